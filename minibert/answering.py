@@ -1,0 +1,256 @@
+"""Examples -> predictions, in batches; and the `pipeline("question-answering")` reader on top of it.
+
+In: texts. Out: `Prediction`s, or for the pipeline dicts {"score", "start", "end", "answer"} with
+context[start:end] == answer. Next: `optim.py`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from minibert import distributed
+from minibert.batches import collate, prediction_batches
+from minibert.device import Machine, choose_machine, prepare
+from minibert.errors import BadInput
+from minibert.folders import find_folder
+from minibert.metrics import score
+from minibert.model import BertForQuestionAnswering
+from minibert.spans import Answer, Prediction, search
+from minibert.squad import Example, is_version_2
+from minibert.tokenizer import Tokenizer, load_tokenizer
+from minibert.weights import load_model
+from minibert.windows import Windows, make_windows, ranges
+
+PADDED_VOCABULARY = 128  # rows that a vocabulary may be short of the model's: sizes get rounded up to this at most
+
+
+def predict_logits(
+    model: BertForQuestionAnswering, windows: Windows, machine: Machine, batch_size: int = 64, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end logits of every token of every window: two float32 arrays in the flat layout of `windows.ids`.
+
+    The ranks share the batches, which do not depend on the number of ranks; each ends with all logits.
+    """
+    logits = torch.zeros(2, len(windows.ids))
+    batches = prediction_batches(windows.lengths, batch_size)[distributed.rank() :: distributed.world_size()]
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), machine.autocast():
+        # Silent off a terminal (disable=None), on other ranks, and where nobody asked for it.
+        quiet = None if progress and distributed.is_main() else True
+        for indices in tqdm(batches, desc="predict", unit="batch", leave=False, disable=quiet):
+            batch = collate(windows, indices)
+            is_token = batch["attention_mask"].bool()
+            inputs = machine.load({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+            rows = ranges(windows.bounds[indices], windows.lengths[indices])
+            logits[:, rows] = torch.stack(model(**inputs)).cpu()[:, is_token]
+    model.train(was_training)
+    # Each row was filled by one rank and is 0 on the others, so the sum is exact.
+    start_logits, end_logits = distributed.total(logits).numpy()
+    return start_logits, end_logits
+
+
+def mean_loss(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray) -> float:
+    """`span_loss` of all windows, from their flat logits."""
+    first = windows.bounds[:-1]
+    loss = 0.0
+    for logits, positions in ((start_logits, windows.start_positions), (end_logits, windows.end_positions)):
+        log_sums = np.logaddexp.reduceat(logits.astype(np.float64), first)
+        loss += float(np.mean(log_sums - logits[first + positions])) / 2
+    return loss
+
+
+def predict(
+    model: BertForQuestionAnswering,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    machine: Machine,
+    *,
+    max_seq_length: int = 384,
+    doc_stride: int = 128,
+    max_query_length: int = 64,
+    n_best_size: int = 20,
+    max_answer_length: int = 30,
+    eval_batch_size: int = 64,
+    progress: bool = False,
+) -> list[Prediction]:
+    """A prediction for each example, in order."""
+    windows = make_windows(examples, tokenizer, max_seq_length, doc_stride, max_query_length)
+    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress)
+    return search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
+
+
+def evaluate(
+    model: BertForQuestionAnswering,
+    examples: Sequence[Example],
+    windows: Windows,
+    machine: Machine,
+    settings,
+) -> tuple[dict[str, float], list[Prediction]]:
+    """Loss and official scores of examples that have answers, and the predictions behind them.
+
+    `settings` has the flags of `add_answer_flags`. Examples without any answer give an empty dict of scores.
+    """
+    start_logits, end_logits = predict_logits(model, windows, machine, settings.eval_batch_size, progress=True)
+    predictions = search(windows, start_logits, end_logits, examples, settings.n_best_size, settings.max_answer_length)
+    if not any(example.answers for example in examples):
+        return {}, predictions
+    is_v2, threshold = is_version_2(examples), settings.null_score_diff_threshold
+    texts = {e.id: p.best(is_v2, threshold).text for e, p in zip(examples, predictions)}
+    return {"eval_loss": mean_loss(windows, start_logits, end_logits)} | score(examples, texts), predictions
+
+
+def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name) -> None:
+    """BadInput if the tokenizer's ids are not the model's: the answers would be noise, or the process would die."""
+    rows = model.config.vocab_size
+    if not rows - PADDED_VOCABULARY < tokenizer.vocab_size <= rows:
+        what = f"the tokenizer has {tokenizer.vocab_size} tokens, the model {rows}: they do not belong together"
+        raise BadInput(name, "vocab_size", what)
+
+
+def load_trained(name_or_dir, revision: str | None = None) -> tuple[BertForQuestionAnswering, Tokenizer]:
+    """Model and tokenizer that can answer; BadInput if the span head is new: its answers would be random."""
+    folder = find_folder(name_or_dir, revision)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    check_pair(model, tokenizer, name_or_dir)
+    if model.new_parameters:
+        what = "the model has no trained span head; train it first: python train.py --data FILE --model"
+        raise BadInput(name_or_dir, model.new_parameters[0], f"{what} {name_or_dir}")
+    return model, tokenizer
+
+
+def pipeline(
+    task: str = "question-answering",
+    model=None,
+    *,
+    tokenizer=None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    batch_size: int = 64,
+) -> "QuestionAnswering":
+    """A reader that is called with questions and contexts. `model` and `tokenizer` are names or loaded ones."""
+    if task != "question-answering":
+        raise BadInput("pipeline", task, "the only task is 'question-answering'")
+    if model is None:
+        raise BadInput("pipeline", "model", "name a folder or a model that was trained on SQuAD")
+    if isinstance(model, BertForQuestionAnswering):
+        if not isinstance(tokenizer, Tokenizer):
+            raise BadInput("pipeline", "tokenizer", "a loaded model needs its loaded tokenizer")
+        check_pair(model, tokenizer, "pipeline")
+    else:
+        model, own = load_trained(model, revision)
+        tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else own
+    return QuestionAnswering(model, tokenizer, choose_machine(device, dtype), batch_size)
+
+
+class QuestionAnswering:
+    """Answers questions from their contexts; made by `pipeline`."""
+
+    def __init__(self, model: BertForQuestionAnswering, tokenizer: Tokenizer, machine: Machine, batch_size: int):
+        self.model, self.tokenizer = prepare(model.eval(), machine), tokenizer
+        self.machine, self.batch_size = machine, batch_size
+
+    def __call__(
+        self,
+        question: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        top_k: int = 1,
+        doc_stride: int = 128,
+        max_answer_len: int = 15,
+        max_seq_len: int = 384,
+        max_question_len: int = 64,
+        handle_impossible_answer: bool = False,
+    ) -> dict | list:
+        """{"score", "start", "end", "answer"} for one question; a list of them for `top_k` > 1; a list of either
+        for lists of questions or contexts (one of the two may be a single text for all).
+
+        `max_answer_len`, `max_seq_len`, `max_question_len` and `doc_stride` (the overlap) count tokens. With
+        `handle_impossible_answer` the empty answer takes part, with its own score. Raises BadInput for what is no text.
+        """
+        is_single = isinstance(question, str) and isinstance(context, str)
+        examples = pair(question, context)
+        for name, value, least in (("top_k", top_k, 1), ("max_answer_len", max_answer_len, 1)):
+            if value < least:
+                raise BadInput("pipeline", name, f"must be at least {least}, not {value}")
+        most = self.model.config.max_position_embeddings
+        if not 8 <= max_seq_len <= most:
+            raise BadInput("pipeline", "max_seq_len", f"must be from 8 to the model's {most} positions, not {max_seq_len}")
+        predictions = predict(
+            self.model,
+            self.tokenizer,
+            examples,
+            self.machine,
+            max_seq_length=max_seq_len,
+            doc_stride=doc_stride,
+            max_query_length=max_question_len,
+            n_best_size=top_k,
+            max_answer_length=max_answer_len,
+            eval_batch_size=self.batch_size,
+        )
+        results = []
+        for prediction in predictions:
+            answers = list(prediction.answers)
+            if handle_impossible_answer or not answers:
+                answers = sorted([*answers, prediction.null], key=lambda answer: -answer.score)
+            dicts = [to_dict(answer) for answer in answers[:top_k]]
+            results.append(dicts[0] if top_k == 1 else dicts)
+        return results[0] if is_single else results
+
+
+def to_dict(answer: Answer) -> dict:
+    """An answer under the pipeline's keys."""
+    return {"score": answer.score, "start": answer.start, "end": answer.end, "answer": answer.text}
+
+
+def pair(question, context) -> list[Example]:
+    """Examples for questions and contexts, a single one of either serving for all of the other."""
+    questions = [question] if isinstance(question, str) else list(question)
+    contexts = [context] if isinstance(context, str) else list(context)
+    for name, texts in (("question", questions), ("context", contexts)):
+        for i, text in enumerate(texts):
+            if not isinstance(text, str) or (name == "question" and not text.strip()):
+                raise BadInput("pipeline", f"{name} {i}", f"must be a text that is not blank, not {text!r}")
+    size = max(len(questions), len(contexts)) if questions and contexts else 0
+    if {len(questions), len(contexts)} - {1, size}:
+        raise BadInput("pipeline", "", f"{len(questions)} questions do not go with {len(contexts)} contexts")
+    questions, contexts = (texts * size if len(texts) == 1 else texts for texts in (questions, contexts))
+    return [Example(str(i), "", question, context) for i, (question, context) in enumerate(zip(questions, contexts))]
+
+
+def write_predictions(
+    file: Path, examples: Sequence[Example], predictions: Sequence[Prediction], is_v2: bool, threshold: float
+) -> dict[str, str]:
+    """Write `file` ({id: text}), and beside it nbest_predictions.json and, for v2.0, null_odds.json; return the first.
+
+    Raises OSError where a file cannot be written.
+    """
+    texts = {e.id: p.best(is_v2, threshold).text for e, p in zip(examples, predictions)}
+    contents = {Path(file): texts, Path(file).parent / "nbest_predictions.json": {}}
+    nbest = contents[Path(file).parent / "nbest_predictions.json"]
+    for example, prediction in zip(examples, predictions):
+        rows = sorted(prediction.answers + [prediction.null] * (is_v2 or not prediction.answers), key=lambda a: -a.logit_sum)
+        weights = np.exp(np.array([row.logit_sum - rows[0].logit_sum for row in rows]))
+        nbest[example.id] = [
+            {
+                "text": row.text,
+                "start": row.start,
+                "end": row.end,
+                "start_logit": row.start_logit,
+                "end_logit": row.end_logit,
+                "score": row.score,
+                "probability": probability,
+            }
+            for row, probability in zip(rows, (weights / weights.sum()).tolist())
+        ]
+    if is_v2:
+        odds = {e.id: p.null_odds for e, p in zip(examples, predictions)}
+        contents[Path(file).parent / "null_odds.json"] = odds
+    for path, content in contents.items():
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", "utf-8")
+    return texts

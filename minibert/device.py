@@ -1,0 +1,107 @@
+"""What this machine does best: dtype, attention and dropout, set on a finished model from outside.
+
+The choices follow from processor flags and the kind of device, never from timing, so that two runs on one machine are
+the same run. `model.py` knows nothing of all this. Next: `spans.py`.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minibert.distributed import local_rank
+from minibert.errors import BadInput
+from minibert.model import BertForQuestionAnswering, SelfAttention, attention_by_hand, attention_fused
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device to compute on, and the dtype of the matrix products there."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self):
+        """A context in which matrix products run in `dtype`; weights, loss and optimizer stay in float32."""
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def load(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch on the device. From pinned memory the copy runs beside the computation."""
+        if self.device.type == "cpu":
+            return batch
+        return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def __str__(self) -> str:
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def choose_machine(device: str = "auto", dtype: str = "auto") -> Machine:
+    """Resolve the flags `--device` and `--dtype`; BadInput where the machine cannot do what was asked."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput("--device", device, "this machine has no CUDA device; use cpu")
+    if device == "cuda":
+        device = f"cuda:{local_rank()}"
+    found = torch.device(device)
+    if dtype == "auto":
+        dtype = best_dtype(found)
+    if dtype == "float16" and found.type == "cpu":
+        raise BadInput("--dtype", dtype, "is very slow on a processor; use bfloat16 or float32")
+    return Machine(found, getattr(torch, dtype))
+
+
+def best_dtype(device: torch.device) -> str:
+    """bfloat16 where the hardware multiplies it, float16 (with a scaled loss) on older cards, else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    return "bfloat16" if processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
+
+
+def processor_flags() -> set[str]:
+    """The features that Linux lists for this processor; none elsewhere. Emulated bfloat16 is slower than float32."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
+
+
+def prepare(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestionAnswering:
+    """Move a model to its device and give it the attention and the dropout that are fastest there."""
+    on_cpu = machine.device.type == "cpu"
+    for module in list(model.modules()):
+        if isinstance(module, SelfAttention):
+            module.attend = attention_on_cpu if on_cpu else attention_fused
+        if isinstance(getattr(module, "dropout", None), nn.Dropout) and on_cpu:
+            module.dropout = CheapDropout(module.dropout.p)
+    model.train(model.training)  # the new dropout modules take the model's mode
+    return model.to(machine.device)
+
+
+def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout) -> Tensor:
+    """By hand in training, fused otherwise.
+
+    The fused kernel has no dropout on a CPU (it falls back to a slow path), and its bfloat16 backward pass is slower
+    than plain matrix products.
+    """
+    attend = attention_by_hand if dropout.training else attention_fused
+    return attend(query, key, value, mask, dropout)
+
+
+class CheapDropout(nn.Dropout):
+    """Dropout from 16 random bits an element, several times cheaper on a CPU than torch's one draw for each.
+
+    The keep rate is rounded to a multiple of 2**-16 and the scale is its exact inverse, so the mean is kept.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return hidden_states
+        kept = round((1 - self.p) * 2**16)
+        words = torch.empty(-(-hidden_states.numel() // 4), dtype=torch.int64)
+        bits = words.random_(-(2**63), None).view(torch.int16)[: hidden_states.numel()]
+        mask = (bits < kept - 2**15).view(hidden_states.shape).to(hidden_states.dtype)
+        return hidden_states * mask.mul_(2**16 / kept)

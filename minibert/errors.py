@@ -1,0 +1,76 @@
+"""The one error that a user's input can cause, and what a command does about it.
+
+Everything below the command line raises `BadInput` for a file, folder or value that cannot be used;
+every command turns it into one line on stderr and exit code 2. Next: `folders.py`.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+
+class BadInput(Exception):
+    """Input that cannot be used: the file (or flag), the place in it, what is wrong and what to do."""
+
+    def __init__(self, file, where: str, what: str):
+        super().__init__(": ".join(str(part) for part in (file, where, what) if str(part)))
+        self.file, self.where, self.what = str(file), where, what
+
+
+class Stopped(Exception):
+    """A signal asked the program to end; `signal_number` gives the exit code 128 + signal_number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class StopSignals:
+    """Within a `with` block Ctrl-C and SIGTERM are noted in `received`, for a loop to end between two steps.
+
+    A second signal ends the process at once.
+    """
+
+    received = 0
+
+    def __enter__(self) -> "StopSignals":
+        self.former = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, _) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+        print(f"{signal.Signals(number).name}: stopping after this step; once more stops at once", file=sys.stderr)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command and end the process: 0 fine, 1 environment or divergence, 2 bad input, 130 Ctrl-C."""
+    try:
+        main()
+        sys.stdout.flush()
+        code = 0
+    except BadInput as error:
+        code = complain(error, 2)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (OSError, FloatingPointError, MemoryError) as error:
+        code = complain(error or type(error).__name__, 1)
+    except Stopped as stopped:
+        code = complain(f"stopped by {stopped}", 128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        code = complain("stopped by Ctrl-C", 130)
+    sys.exit(code)
+
+
+def complain(message, code: int) -> int:
+    """Print one `error:` line on stderr, whatever line breaks the message holds, and return the code."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    return code

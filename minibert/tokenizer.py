@@ -1,0 +1,137 @@
+"""Text -> token ids and character offsets: a thin layer over the `tokenizers` library.
+
+In: strings. Out: int32 arrays, without [CLS] and [SEP]; `windows.py` sets those. A literal "[SEP]" in a text
+stays text, and nothing is padded or cut here, whatever the tokenizer's own file asks for. Next: `windows.py`.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from minibert.errors import BadInput
+from minibert.folders import find_folder
+from minibert.squad import read_json
+
+# Saved with a model byte for byte, so that other libraries read the folder as they would the original.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+CHUNK = 1000  # texts encoded at once: the library's own objects take far more memory than our arrays
+
+
+class Encodings:
+    """Many texts as flat arrays: text i is ids[bounds[i]:bounds[i+1]] with offsets of the same rows.
+
+    ids (tokens,) int32; offsets (tokens, 2) int32, character start and end in the text; bounds (texts + 1,) int64.
+    """
+
+    def __init__(self, encodings: Sequence[tuple[np.ndarray, np.ndarray]]):
+        self.ids = np.concatenate([ids for ids, _ in encodings] or [np.empty(0, np.int32)])
+        self.offsets = np.concatenate([offsets for _, offsets in encodings] or [np.empty((0, 2), np.int32)])
+        self.bounds = np.cumsum([0] + [len(ids) for ids, _ in encodings])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.bounds)
+
+
+class Tokenizer:
+    """A WordPiece tokenizer with its special ids. `files` holds what `save` writes, name -> bytes."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, files: dict[str, bytes], source: str = "tokenizer"):
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # or "[SEP]" in a question would end the question
+        self.backend, self.files = backend, files
+        self.cls_id, self.sep_id, self.pad_id, _ = (
+            self.special_id(token, source) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+        )
+        self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+
+    def special_id(self, token: str, source: str) -> int:
+        """The id of a token that BERT needs; BadInput where the vocabulary lacks it."""
+        token_id = self.backend.token_to_id(token)
+        if token_id is None:
+            raise BadInput(source, token, "is not in the vocabulary; this is no BERT tokenizer")
+        return token_id
+
+    def encode(self, texts: Sequence[str]) -> Encodings:
+        """Tokenise every text by itself, without special tokens."""
+        rows = []
+        for first in range(0, len(texts), CHUNK):
+            batch = self.backend.encode_batch(list(texts[first : first + CHUNK]), add_special_tokens=False)
+            for encoding in batch:
+                offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int32, 2 * len(encoding))
+                rows.append((np.array(encoding.ids, np.int32), offsets.reshape(-1, 2)))
+        return Encodings(rows)
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The readable form of ids, "##" marking a piece that continues a word."""
+        return [self.backend.id_to_token(int(token_id)) for token_id in ids]
+
+    def save(self, folder: Path) -> None:
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+def load_tokenizer(name_or_dir, revision: str | None = None) -> Tokenizer:
+    """The tokenizer of a model folder: from `tokenizer.json`, else from `vocab.txt`. Needs no `config.json`."""
+    folder = find_folder(name_or_dir, revision)
+    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    if "tokenizer.json" in files:
+        source = folder / "tokenizer.json"
+        try:
+            backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception for a file it cannot use
+            raise BadInput(source, "", f"is not a usable tokenizer: {error}") from error
+    elif "vocab.txt" in files:
+        source = folder / "vocab.txt"
+        vocab = parse_vocab(files["vocab.txt"], source)
+        settings = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
+        if not isinstance(settings, dict):
+            raise BadInput(folder / "tokenizer_config.json", "", "expected a JSON object")
+        # State the casing that was found out, so that every later reader of a saved folder agrees.
+        settings.setdefault("do_lower_case", not has_capitals(vocab))
+        files["tokenizer_config.json"] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        backend = wordpiece(vocab, settings, folder / "tokenizer_config.json")
+    else:
+        raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt")
+    return Tokenizer(backend, files, str(source))
+
+
+def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
+    """token -> id, one token a line. Splits at line feeds alone: other line separators are tokens."""
+    try:
+        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(source, f"byte {error.start}", "is not UTF-8") from error
+    vocab = {}
+    for number, line in enumerate(lines):
+        token = line.removesuffix("\r")
+        if token in vocab:
+            raise BadInput(source, f"line {number + 1}", f"{token!r} stands at line {vocab[token] + 1} too")
+        vocab[token] = number
+    return vocab
+
+
+def has_capitals(vocab: dict[str, int]) -> bool:
+    """Whether an ordinary token (not "[CLS]" and its like) has a capital letter: the mark of a cased vocabulary."""
+    return any(token != token.lower() for token in vocab if not (token[:1] == "[" and token[-1:] == "]"))
+
+
+def wordpiece(vocab: dict[str, int], settings: dict, source: Path) -> tokenizers.Tokenizer:
+    """BERT's tokenizer: clean and maybe lower-case, split at blanks and punctuation, then longest pieces first."""
+    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(settings.get(key), (bool, type(None))):
+            raise BadInput(source, key, f"must be true or false, not {settings[key]!r}")
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=settings["do_lower_case"],
+        strip_accents=settings.get("strip_accents"),  # None: as lowercase says
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece()
+    return backend

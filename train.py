@@ -1,0 +1,137 @@
+"""Fine-tune BERT on SQuAD-format questions.
+
+    python train.py --data train-v1.1.json --model bert-base-uncased --eval_data dev-v1.1.json
+
+Flags -> examples, windows, model -> `minibert.training`. The last line of stdout is one JSON object.
+"""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from minibert import distributed
+from minibert.answering import check_pair
+from minibert.checkpoint import find_checkpoint, fingerprint, load_state
+from minibert.device import choose_machine
+from minibert.errors import BadInput, run_command
+from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
+from minibert.folders import find_folder
+from minibert.squad import read_squad
+from minibert.tokenizer import load_tokenizer
+from minibert.training import Training, say
+from minibert.weights import load_with_report
+from minibert.windows import make_windows
+
+# What a resumed run may change: everything else would make it another run.
+FREE_TO_CHANGE = {"resume", "output_dir", "eval_data", "save_steps", "keep_last", "eval_batch_size", "device"}
+
+
+def read_flags() -> Namespace:
+    flags = Flags(prog="python train.py", description="Fine-tune BERT on SQuAD-format questions.")
+    whole, real = flags.whole, flags.real
+    flags.add("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON to train on, v1.1 or v2.0")
+    flags.add("--eval_data", metavar="FILE", help="SQuAD JSON to score after each epoch")
+    flags.add_model("--model")
+    flags.add("--output_dir", metavar="DIR", help="where checkpoints go; default runs/<data>-<model>")
+    flags.add("--resume", nargs="?", const=True, metavar="DIR", help="continue the run in output_dir, or a checkpoint")
+    flags.add("--epochs", type=whole(1), default=2, help="times through the data")
+    flags.add("--batch_size", type=whole(1), default=16, help="windows in a micro-batch, per process")
+    flags.add("--gradient_accumulation_steps", type=whole(1), default=1, help="micro-batches in a step, per process")
+    flags.add("--learning_rate", type=real(0), help="peak; default 3e-5 for hidden_size >= 768, 1e-4 below")
+    flags.add("--warmup_ratio", type=real(0, 1), default=0.1, help="share of the steps that warm up")
+    flags.add("--weight_decay", type=real(0), default=0.01, help="of the matrices")
+    flags.add("--max_grad_norm", type=real(0), default=1.0, help="clip the gradient to this norm")
+    flags.add("--seed", type=whole(0), default=42, help="decides data order, dropout and the new head")
+    flags.add("--max_steps", type=whole(1), help="stop after so many steps, whatever --epochs says")
+    flags.add("--max_questions", type=whole(1), help="train on the first N questions only")
+    flags.add("--save_steps", type=whole(1), help="also save after every N steps")
+    flags.add("--keep_last", type=whole(2), default=2, help="newest checkpoints to keep, besides the best")
+    add_window_flags(flags)
+    add_answer_flags(flags)
+    add_device_flags(flags, dtype="auto")
+    args = flags.parse()
+    check_window_flags(args)
+    if not args.output_dir:
+        args.output_dir = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
+    return args
+
+
+def prepare_output(args: Namespace) -> Path | None:
+    """The checkpoint to resume from, if any; BadInput if the output folder holds another run's work."""
+    run = Path(args.output_dir)
+    if run.exists() and not run.is_dir():
+        raise BadInput(run, "", "is a file; name a folder with --output_dir")
+    if args.resume:
+        return find_checkpoint(run if args.resume is True else Path(args.resume))
+    if run.is_dir() and any(run.iterdir()):
+        raise BadInput(run, "", "is not empty; --resume continues the run there, or name another --output_dir")
+    return None
+
+
+def take_over(args: Namespace, checkpoint: Path) -> None:
+    """Give a resumed run the resolved values of its first start; BadInput names an argument that would change it."""
+    saved = load_state(checkpoint, ("settings", "position"))["settings"]
+    for name, value in vars(args).items():
+        if name in FREE_TO_CHANGE or name not in saved:
+            continue
+        if value != saved[name] and value not in (None, "auto"):
+            raise BadInput(f"--{name}", "", f"is {value}, but the run in {checkpoint} has {saved[name]}; --resume needs the same")
+        setattr(args, name, saved[name])
+
+
+def main() -> None:
+    args = read_flags()
+    checkpoint = prepare_output(args)
+    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if Path(file).is_file()]
+    if checkpoint:
+        take_over(args, checkpoint)
+    with distributed.ranks():
+        machine = choose_machine(args.device, args.dtype)
+        args.dtype = str(machine.dtype).removeprefix("torch.")
+        args.world_size = distributed.world_size()
+        examples = read_squad(args.data, training=True)[: args.max_questions]
+        eval_examples = read_squad(args.eval_data) if args.eval_data else None
+
+        with distributed.main_first():
+            folder = checkpoint or find_folder(args.model, args.revision)
+        torch.manual_seed(args.seed)  # draws the new span head
+        model, report = load_with_report(folder)
+        tokenizer = load_tokenizer(folder)
+        check_pair(model, tokenizer, folder)
+        check_window_flags(args, model.config.max_position_embeddings)
+        if args.learning_rate is None:
+            args.learning_rate = 3e-5 if model.config.hidden_size >= 768 else 1e-4
+
+        window_sizes = args.max_seq_length, args.doc_stride, args.max_query_length
+        windows = make_windows(examples, tokenizer, *window_sizes)
+        eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *window_sizes)) if eval_examples else None
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        training = Training(model, tokenizer, windows, args, machine, eval_set)
+        if checkpoint:
+            training.resume(checkpoint)
+        say(f"{args.model}: {report}")
+        say(f"data: {json.dumps(windows.counts)}")
+        say(
+            f"{training.total_steps} steps of {training.micro_batches_per_step} x {args.batch_size} windows, learning rate "
+            f"{args.learning_rate:g}, on {machine} ({torch.get_num_threads()} threads); into {args.output_dir}"
+        )
+        summary = training.train()
+        say_what_next(args)
+        say(json.dumps(summary))
+
+
+def say_what_next(args: Namespace) -> None:
+    say(f"\nthe trained model is in {args.output_dir}; ask it something:")
+    say(
+        f"  python ask.py --ckpt {args.output_dir} --question 'Where was the clock made?' "
+        "--context 'The town clock was made in Basel in 1871 by the smith Anna Weiss.'"
+    )
+    if len(args.data_sha256) == 1 and Path(args.data[0]).parent.name == "examples":
+        say("a few hundred questions show how it works, not how well; the real recipe is:")
+        say("  python train.py --data train-v1.1.json --eval_data dev-v1.1.json --model bert-base-uncased")
+
+
+if __name__ == "__main__":
+    run_command(main)
