@@ -17,7 +17,7 @@ from minibert.checkpoint import find_checkpoint, fingerprint, load_state
 from minibert.device import choose_machine
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
-from minibert.folders import find_folder
+from minibert.folders import DEFAULT_MODEL, find_folder
 from minibert.squad import read_squad
 from minibert.tokenizer import load_tokenizer
 from minibert.training import Training, say
@@ -33,7 +33,7 @@ def read_flags() -> Namespace:
     whole, real = flags.whole, flags.real
     flags.add("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON to train on, v1.1 or v2.0")
     flags.add("--eval_data", metavar="FILE", help="SQuAD JSON to score after each epoch")
-    flags.add_model("--model")
+    flags.add_model("--model", default=DEFAULT_MODEL)
     flags.add("--output_dir", metavar="DIR", help="where checkpoints go; default runs/<data>-<model>")
     flags.add("--resume", nargs="?", const=True, metavar="DIR", help="continue the run in output_dir, or a checkpoint")
     flags.add("--epochs", type=whole(1), default=2, help="times through the data")

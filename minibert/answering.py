@@ -6,6 +6,7 @@ context[start:end] == answer. Next: `optim.py`.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -225,32 +226,26 @@ def pair(question, context) -> list[Example]:
 
 def write_predictions(
     file: Path, examples: Sequence[Example], predictions: Sequence[Prediction], is_v2: bool, threshold: float
-) -> dict[str, str]:
-    """Write `file` ({id: text}), and beside it nbest_predictions.json and, for v2.0, null_odds.json; return the first.
+) -> None:
+    """Write `file` ({id: text}), and beside it nbest_predictions.json and, for v2.0, null_odds.json.
 
-    Raises OSError where a file cannot be written.
+    Every id is in every file. Raises OSError where one cannot be written.
     """
+    file = Path(file)
     texts = {e.id: p.best(is_v2, threshold).text for e, p in zip(examples, predictions)}
-    contents = {Path(file): texts, Path(file).parent / "nbest_predictions.json": {}}
-    nbest = contents[Path(file).parent / "nbest_predictions.json"]
-    for example, prediction in zip(examples, predictions):
-        rows = sorted(prediction.answers + [prediction.null] * (is_v2 or not prediction.answers), key=lambda a: -a.logit_sum)
-        weights = np.exp(np.array([row.logit_sum - rows[0].logit_sum for row in rows]))
-        nbest[example.id] = [
-            {
-                "text": row.text,
-                "start": row.start,
-                "end": row.end,
-                "start_logit": row.start_logit,
-                "end_logit": row.end_logit,
-                "score": row.score,
-                "probability": probability,
-            }
-            for row, probability in zip(rows, (weights / weights.sum()).tolist())
-        ]
+    n_best = {e.id: n_best_rows(p, is_v2) for e, p in zip(examples, predictions)}
+    contents = {file: texts, file.parent / "nbest_predictions.json": n_best}
     if is_v2:
-        odds = {e.id: p.null_odds for e, p in zip(examples, predictions)}
-        contents[Path(file).parent / "null_odds.json"] = odds
+        contents[file.parent / "null_odds.json"] = {e.id: p.null_odds for e, p in zip(examples, predictions)}
+    file.parent.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", "utf-8")
-    return texts
+
+
+def n_best_rows(prediction: Prediction, is_v2: bool) -> list[dict]:
+    """All answers to a question, best first, with a probability: the softmax over the logit sums of those listed."""
+    with_null = is_v2 or not prediction.answers
+    answers = sorted(prediction.answers + [prediction.null] * with_null, key=lambda answer: -answer.logit_sum)
+    weights = np.exp([answer.logit_sum - answers[0].logit_sum for answer in answers])
+    probabilities = (weights / weights.sum()).tolist()
+    return [asdict(answer) | {"probability": probability} for answer, probability in zip(answers, probabilities)]

@@ -77,7 +77,8 @@ def prepare(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestio
             module.attend = attention_on_cpu if on_cpu else attention_fused
         if isinstance(getattr(module, "dropout", None), nn.Dropout) and on_cpu:
             module.dropout = CheapDropout(module.dropout.p)
-    model.train(model.training)  # the new dropout modules take the model's mode
+    model.span_head = Float32Linear(model.span_head)
+    model.train(model.training)  # the new modules take the model's mode
     return model.to(machine.device)
 
 
@@ -105,3 +106,18 @@ class CheapDropout(nn.Dropout):
         bits = words.random_(-(2**63), None).view(torch.int16)[: hidden_states.numel()]
         mask = (bits < kept - 2**15).view(hidden_states.shape).to(hidden_states.dtype)
         return hidden_states * mask.mul_(2**16 / kept)
+
+
+class Float32Linear(nn.Linear):
+    """A linear map, on another one's parameters, that autocast leaves in float32.
+
+    bfloat16 has 8 bits: logits of 6.2 would come in steps of 0.03, and many spans would tie.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states.float())

@@ -29,9 +29,9 @@ class Flags(argparse.ArgumentParser):
             spelled.append(name.replace("-", "_").replace("__", "--", 1) + equals + value if word[:2] == "--" else word)
         return self.parse_args(spelled)
 
-    def add_model(self, name: str, default: str | None = "minilm") -> None:
-        what = "a model folder, a run folder, `minilm`, or a model on the Hugging Face hub"
-        self.add(name, default=default, required=default is None, metavar="NAME_OR_DIR", help=what)
+    def add_model(self, name: str, **options) -> None:
+        what = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
+        self.add(name, metavar="NAME_OR_DIR", help=what, **options)
         self.add("--revision", metavar="REV", help="branch, tag or commit of a model on the hub")
 
     @staticmethod

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibert.errors import BadInput, run_command
-from minibert.flags import Flags, add_window_flags
+from minibert.errors import run_command
+from minibert.flags import Flags, add_window_flags, check_window_flags
+from minibert.folders import DEFAULT_MODEL
 from minibert.squad import Example, read_squad
 from minibert.tokenizer import Tokenizer, load_tokenizer
 
@@ -197,11 +198,12 @@ def picture(example: Example, window: Window, tokenizer: Tokenizer, number: int,
 
 def main() -> None:
     flags = Flags(prog="python -m minibert.windows", description="Cut a SQuAD file into windows and count them.")
-    flags.add_model("--model")
+    flags.add_model("--model", default=DEFAULT_MODEL)
     flags.add("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON, v1.1 or v2.0")
     flags.add("--show", type=flags.whole(0), default=0, metavar="N", help="print the first N questions' windows")
     add_window_flags(flags)
     args = flags.parse()
+    check_window_flags(args)
 
     examples = read_squad(args.data)
     tokenizer = load_tokenizer(args.model, args.revision)

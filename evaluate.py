@@ -1,0 +1,85 @@
+"""Score a model on SQuAD-format questions, or score a file of predictions.
+
+    python evaluate.py --ckpt runs/first --data dev-v1.1.json --predictions predictions.json
+    python evaluate.py --score predictions.json --data dev-v1.1.json
+
+The last line of stdout is one JSON object of scores, under the official keys. `--score` never loads torch.
+"""
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from minibert.errors import BadInput, run_command
+from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
+from minibert.folders import find_folder
+from minibert.metrics import read_predictions, score
+from minibert.squad import is_version_2, read_json, read_squad
+
+OF_THE_RUN = ("eval_data", "max_seq_length", "doc_stride", "max_query_length")
+
+
+def read_flags() -> Namespace:
+    flags = Flags(prog="python evaluate.py", description="Score a model, or a file of predictions, on SQuAD data.")
+    flags.add_model("--ckpt")
+    flags.add("--data", metavar="FILE", help="SQuAD JSON; default: the --eval_data that the model was trained with")
+    flags.add("--predictions", metavar="OUT", help="write {id: answer} here, and nbest_predictions.json beside it")
+    flags.add("--score", metavar="PREDICTIONS", help="score this file instead of a model")
+    add_window_flags(flags)
+    add_answer_flags(flags)
+    add_device_flags(flags, dtype="auto")
+    args = flags.parse()
+    if bool(args.ckpt) == bool(args.score):
+        raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
+    if args.ckpt:
+        args.ckpt = find_folder(args.ckpt, args.revision)
+        # A model that was trained here is scored as it was trained, unless flags say otherwise.
+        flags.set_defaults(**settings_of_run(args.ckpt))
+        args = Namespace(**vars(flags.parse()) | {"ckpt": args.ckpt})
+        args.data = args.data or args.eval_data
+    if not args.data:
+        raise BadInput("--data", "", "name the SQuAD file to score on")
+    check_window_flags(args)
+    return args
+
+
+def settings_of_run(folder: Path) -> dict:
+    """What the training noted in the checkpoint; nothing for a published model."""
+    file = folder / "trainer_state.json"
+    saved = read_json(file).get("settings", {}) if file.is_file() else {}
+    return {"eval_data": None} | {key: saved[key] for key in OF_THE_RUN if key in saved}
+
+
+def main() -> None:
+    args = read_flags()
+    examples = read_squad(args.data)
+    if args.version_2_with_negative and not is_version_2(examples):
+        print("--version_2_with_negative: the data is v1.1; every question has an answer", file=sys.stderr)
+    if args.score:
+        print(json.dumps(score(examples, read_predictions(args.score))))
+        return
+
+    # Only now: scoring a file needs no torch.
+    from minibert import distributed
+    from minibert.answering import evaluate, load_trained, write_predictions
+    from minibert.device import choose_machine, prepare
+    from minibert.windows import make_windows
+
+    with distributed.ranks():
+        model, tokenizer = load_trained(args.ckpt)
+        check_window_flags(args, model.config.max_position_embeddings)
+        machine = choose_machine(args.device, args.dtype)
+        windows = make_windows(examples, tokenizer, args.max_seq_length, args.doc_stride, args.max_query_length)
+        scores, predictions = evaluate(prepare(model, machine), examples, windows, machine, args)
+        if distributed.is_main():
+            if args.predictions:
+                is_v2, threshold = is_version_2(examples), args.null_score_diff_threshold
+                write_predictions(Path(args.predictions), examples, predictions, is_v2, threshold)
+            if not scores:
+                print(f"{args.data} has no answers: there is nothing to score", file=sys.stderr)
+            print(json.dumps(scores or {"total": len(examples)}))
+
+
+if __name__ == "__main__":
+    run_command(main)

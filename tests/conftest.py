@@ -1,0 +1,90 @@
+"""What several test files share: tiny models and tokenizers, and the path to real SQuAD data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network; the fake hub's tests set their own
+
+
+@pytest.fixture(scope="session")
+def squad_dir() -> Path:
+    """The folder of real SQuAD files, from SQUAD_DIR (see README.md); skips where there is none."""
+    folder = os.environ.get("SQUAD_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SQUAD_DIR names no folder with the real SQuAD files")
+    return Path(folder)
+
+
+WORDS = """the a of in and to was is it by with clock tower made built iron copper who what where when how many year
+john anna weiss maria town river bridge water red blue old new stone wood king queen city basel lyon paris school
+train school day night 1871 1902 seven nine . , ? ! ' " ( ) - [ ] sep cls caf ##e ##s ##ing ##ed ##er un ##able
+a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9
+##a ##b ##c ##d ##f ##g ##h ##i ##j ##k ##l ##m ##n ##o ##p ##q ##r ##t ##u ##v ##w ##x ##y ##z
+##0 ##1 ##2 ##3 ##4 ##5 ##6 ##7 ##8 ##9""".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)]
+
+
+@pytest.fixture(scope="session")
+def vocab_folder(tmp_path_factory) -> Path:
+    """A folder with nothing but a small uncased vocab.txt."""
+    folder = tmp_path_factory.mktemp("vocab")
+    (folder / "vocab.txt").write_text("".join(token + "\n" for token in VOCABULARY), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(vocab_folder):
+    from minibert.tokenizer import load_tokenizer
+
+    return load_tokenizer(vocab_folder)
+
+
+def tiny_config(**changes):
+    """A BertConfig whose sizes are all different, so that a swapped axis cannot pass."""
+    from minibert.config import BertConfig
+
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 50,
+        "max_position_embeddings": 70,
+    }
+    return BertConfig(**sizes | changes)
+
+
+def drawn(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The model with parameters drawn so large that its logits spread: a fault cannot hide in small numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        is_gain = "norm" in name.lower() and name.endswith("weight")
+        spread = 0.2 if parameter.dim() == 1 else 1.5 / parameter.size(-1) ** 0.5
+        parameter.data = is_gain + spread * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tokenizer) -> Path:
+    """A whole model folder with a drawn span head, as `save_model` writes it."""
+    from minibert.model import BertForQuestionAnswering
+    from minibert.weights import save_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_model(drawn(BertForQuestionAnswering(tiny_config())), tokenizer, folder)
+    return folder
+
+
+def run(*words, env: dict | None = None, cwd: Path = ROOT, timeout: int = 170, **options) -> subprocess.CompletedProcess:
+    """Run a command of the project, `run("train.py", "--data", ..)`, and return what it printed."""
+    command = [sys.executable, *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (env or {})
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=timeout, **options
+    )
