@@ -47,7 +47,11 @@ def read_flags() -> Namespace:
         raise BadInput("ask.py", "", "needs one of --context, --context_file and --input")
     if args.input and args.question is not None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
-    if args.input not in (None, "-") and args.output != "-" and Path(args.input).resolve() == Path(args.output).resolve():
+    if (
+        args.input not in (None, "-")
+        and args.output != "-"
+        and Path(args.input).resolve() == Path(args.output).resolve()
+    ):
         raise BadInput("--output", args.output, "is the input itself; name another file")
     return args
 
@@ -69,7 +73,9 @@ def main() -> None:
             if args.json:
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
             else:
-                print(f"{answer['answer']}   (score {answer['score']:.3f}, characters {answer['start']}-{answer['end']})")
+                print(
+                    f"{answer['answer']}   (score {answer['score']:.3f}, characters {answer['start']}-{answer['end']})"
+                )
 
 
 def ask(reader: QuestionAnswering, questions: list[str], contexts: list[str], args: Namespace) -> list:
@@ -111,7 +117,9 @@ def answer_stream(reader: QuestionAnswering, args: Namespace) -> None:
         for lines in batches_of(source, args.batch_size):
             records = [parse(line) for line in lines]
             good = [record for record in records if "error" not in record]
-            answers = iter(ask(reader, [r["question"] for r in good], [r["context"] for r in good], args) if good else [])
+            answers = iter(
+                ask(reader, [r["question"] for r in good], [r["context"] for r in good], args) if good else []
+            )
             for record in records:
                 if "error" in record:
                     bad += 1

@@ -77,7 +77,9 @@ def take_over(args: Namespace, checkpoint: Path) -> None:
         if name in FREE_TO_CHANGE or name not in saved:
             continue
         if value != saved[name] and value not in (None, "auto"):
-            raise BadInput(f"--{name}", "", f"is {value}, but the run in {checkpoint} has {saved[name]}; --resume needs the same")
+            raise BadInput(
+                f"--{name}", "", f"is {value}, but the run in {checkpoint} has {saved[name]}; --resume needs the same"
+            )
         setattr(args, name, saved[name])
 
 

@@ -181,7 +181,9 @@ class QuestionAnswering:
                 raise BadInput("pipeline", name, f"must be at least {least}, not {value}")
         most = self.model.config.max_position_embeddings
         if not 8 <= max_seq_len <= most:
-            raise BadInput("pipeline", "max_seq_len", f"must be from 8 to the model's {most} positions, not {max_seq_len}")
+            raise BadInput(
+                "pipeline", "max_seq_len", f"must be from 8 to the model's {most} positions, not {max_seq_len}"
+            )
         predictions = predict(
             self.model,
             self.tokenizer,

@@ -71,7 +71,9 @@ def prune(run: Path, keep_last: int) -> None:
     best = (run / "best").read_text("utf-8").strip() if (run / "best").is_file() else None
     for old in checkpoints(run)[:-keep_last]:
         if old.name != best:
-            shutil.rmtree(old, onerror=lambda _, path, error: print(f"cannot remove {path}: {error[1]}", file=sys.stderr))
+            shutil.rmtree(
+                old, onerror=lambda _, path, error: print(f"cannot remove {path}: {error[1]}", file=sys.stderr)
+            )
 
 
 def find_checkpoint(resume: Path) -> Path:

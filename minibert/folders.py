@@ -67,9 +67,7 @@ def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
 
     try:
         # Top-level files only: sub-folders hold the same weights for other frameworks.
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"]
-        )
+        folder = snapshot_download(hub_id, revision=revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"])
     except (OSError, ValueError) as error:
         # The hub's own classes have moved between its versions; all of them are one of these two.
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""

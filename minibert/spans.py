@@ -85,7 +85,9 @@ def search(
         characters = zip(windows.offsets[start_rows, 0].tolist(), windows.offsets[end_rows, 1].tolist())
         columns = zip(characters, scores.tolist(), start_logits[start_rows].tolist(), end_logits[end_rows].tolist())
         answers = [cut(example.context, *column) for column in columns]
-        null = Answer("", 0, 0, float(start_null_p * end_null_p), *map(float, (start_logits[null_row], end_logits[null_row])))
+        null = Answer(
+            "", 0, 0, float(start_null_p * end_null_p), *map(float, (start_logits[null_row], end_logits[null_row]))
+        )
         predictions.append(Prediction(answers, null))
     return predictions
 

@@ -33,7 +33,9 @@ LOG_STEPS = 10
 ESTIMATE_STEPS = 20
 
 
-def train_step(replica, micro_batches, windows_in_step, optimizer, scaler, machine, max_grad_norm) -> tuple[Tensor, Tensor]:
+def train_step(
+    replica, micro_batches, windows_in_step, optimizer, scaler, machine, max_grad_norm
+) -> tuple[Tensor, Tensor]:
     """One optimizer update. Returns this rank's share of the step's loss, and the norm of the whole gradient.
 
     micro_batches: pairs of a batch and its weight, 1, or 0 for one that only keeps a rank in step with the others.
@@ -122,7 +124,9 @@ class Training:
         scores = {}
         if self.at.step == 0 and self.eval_set:
             self.evaluate("untrained head" if self.model.new_parameters else "before training")
-        bar = tqdm(total=self.total_steps, initial=self.at.step, unit="step", disable=None if distributed.is_main() else True)
+        bar = tqdm(
+            total=self.total_steps, initial=self.at.step, unit="step", disable=None if distributed.is_main() else True
+        )
         self.model.train()
         with StopSignals() as signals, bar:
             while self.at.step < self.total_steps:
@@ -158,7 +162,9 @@ class Training:
         """
         size = self.micro_batches_per_step
         of_step = batches[index * size : (index + 1) * size]
-        mine = [(i, 1) if i < len(of_step) else (0, 0) for i in range(distributed.rank(), size, distributed.world_size())]
+        mine = [
+            (i, 1) if i < len(of_step) else (0, 0) for i in range(distributed.rank(), size, distributed.world_size())
+        ]
         mine = [(i, weight) for i, weight in mine if weight] or mine[:1]
         return [(collate(self.windows, of_step[i]), weight) for i, weight in mine], sum(map(len, of_step))
 
@@ -166,7 +172,9 @@ class Training:
         """Take one step, and note what it gave."""
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((self.settings.seed * 1_000_003 + self.at.step) * 1_009 + distributed.rank())
-        rate = learning_rate_at(self.at.update, self.total_steps, self.settings.warmup_ratio, self.settings.learning_rate)
+        rate = learning_rate_at(
+            self.at.update, self.total_steps, self.settings.warmup_ratio, self.settings.learning_rate
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, norm = train_step(

@@ -178,7 +178,9 @@ def read_tensor(file: Path, name: str, shape: torch.Size) -> torch.Tensor:
         if found.get_dtype() not in FLOATS:
             raise BadInput(file, repr(name), f"has dtype {found.get_dtype()}, not one of {', '.join(FLOATS)}")
         if tuple(found.get_shape()) != tuple(shape):
-            raise BadInput(file, repr(name), f"has shape {tuple(found.get_shape())}, not {tuple(shape)} as in config.json")
+            raise BadInput(
+                file, repr(name), f"has shape {tuple(found.get_shape())}, not {tuple(shape)} as in config.json"
+            )
         tensor = tensors.get_tensor(name).float()
     if not torch.isfinite(tensor).all():
         raise BadInput(file, repr(name), "holds values that are not finite")

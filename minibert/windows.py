@@ -135,9 +135,7 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def answer_spans(
-    examples: Sequence[Example], context_of: np.ndarray, contexts
-) -> tuple[np.ndarray, dict[str, int]]:
+def answer_spans(examples: Sequence[Example], context_of: np.ndarray, contexts) -> tuple[np.ndarray, dict[str, int]]:
     """(questions, 2) first and last context token of `answers[0]`, (-1, -1) where there is none; and counts.
 
     The span is the smallest that covers the answer's characters: from the first token that ends after the answer

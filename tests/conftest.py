@@ -81,7 +81,9 @@ def tiny_folder(tmp_path_factory, tokenizer) -> Path:
     return folder
 
 
-def run(*words, env: dict | None = None, cwd: Path = ROOT, timeout: int = 170, **options) -> subprocess.CompletedProcess:
+def run(
+    *words, env: dict | None = None, cwd: Path = ROOT, timeout: int = 170, **options
+) -> subprocess.CompletedProcess:
     """Run a command of the project, `run("train.py", "--data", ..)`, and return what it printed."""
     command = [sys.executable, *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (env or {})
