@@ -24,11 +24,11 @@ from minibert.training import Training, say
 from minibert.weights import load_with_report
 from minibert.windows import make_windows
 
-# What a resumed run may change: everything else would make it another run.
-FREE_TO_CHANGE = {"resume", "output_dir", "eval_data", "save_steps", "keep_last", "eval_batch_size", "device"}
+# What a resumed run may change: anything else would make it another run.
+FREE_TO_CHANGE = {"resume", "data", "output_dir", "eval_data", "save_steps", "keep_last", "eval_batch_size", "device"}
 
 
-def read_flags() -> Namespace:
+def make_flags() -> Flags:
     flags = Flags(prog="python train.py", description="Fine-tune BERT on SQuAD-format questions.")
     whole, real = flags.whole, flags.real
     flags.add("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON to train on, v1.1 or v2.0")
@@ -51,14 +51,10 @@ def read_flags() -> Namespace:
     add_window_flags(flags)
     add_answer_flags(flags)
     add_device_flags(flags, dtype="auto")
-    args = flags.parse()
-    check_window_flags(args)
-    if not args.output_dir:
-        args.output_dir = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
-    return args
+    return flags
 
 
-def prepare_output(args: Namespace) -> Path | None:
+def find_resumed(args: Namespace) -> Path | None:
     """The checkpoint to resume from, if any; BadInput if the output folder holds another run's work."""
     run = Path(args.output_dir)
     if run.exists() and not run.is_dir():
@@ -70,31 +66,39 @@ def prepare_output(args: Namespace) -> Path | None:
     return None
 
 
-def take_over(args: Namespace, checkpoint: Path) -> None:
-    """Give a resumed run the resolved values of its first start; BadInput names an argument that would change it."""
-    saved = load_state(checkpoint, ("settings", "position"))["settings"]
-    for name, value in vars(args).items():
-        if name in FREE_TO_CHANGE or name not in saved:
-            continue
-        if value != saved[name] and value not in (None, "auto"):
-            raise BadInput(
-                f"--{name}", "", f"is {value}, but the run in {checkpoint} has {saved[name]}; --resume needs the same"
-            )
-        setattr(args, name, saved[name])
+def read_settings() -> tuple[Namespace, Path | None]:
+    """The resolved settings of the run, and the checkpoint that it resumes from.
+
+    A resumed run has the settings of its first start; BadInput names a flag that would make it another run.
+    """
+    flags = make_flags()
+    args = flags.parse()
+    default = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
+    checkpoint = find_resumed(Namespace(resume=args.resume, output_dir=args.output_dir or default))
+    if checkpoint:
+        saved = load_state(checkpoint, ("settings",))["settings"]
+        flags.set_defaults(**{name: value for name, value in saved.items() if name in args and name != "resume"})
+        args = flags.parse()
+    args.output_dir = args.output_dir or default
+    check_window_flags(args)
+    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if Path(file).is_file()]
+    args.world_size = distributed.world_size()
+    for name in set(saved) - FREE_TO_CHANGE if checkpoint else ():
+        if getattr(args, name, None) != saved[name]:
+            what = f"is {getattr(args, name, None)}, but the run in {checkpoint} has {saved[name]}"
+            raise BadInput(f"--{name}", "", f"{what}; --resume needs the same")
+    return args, checkpoint
 
 
 def main() -> None:
-    args = read_flags()
-    checkpoint = prepare_output(args)
-    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if Path(file).is_file()]
-    if checkpoint:
-        take_over(args, checkpoint)
     with distributed.ranks():
+        args, checkpoint = read_settings()
+        examples = read_squad(args.data, training=True)[: args.max_questions]
+        eval_examples = read_squad(args.eval_data) if args.eval_data else []
+        if eval_examples and not any(example.answers for example in eval_examples):
+            raise BadInput(args.eval_data, "answers", "the file has none to score against")
         machine = choose_machine(args.device, args.dtype)
         args.dtype = str(machine.dtype).removeprefix("torch.")
-        args.world_size = distributed.world_size()
-        examples = read_squad(args.data, training=True)[: args.max_questions]
-        eval_examples = read_squad(args.eval_data) if args.eval_data else None
 
         with distributed.main_first():
             folder = checkpoint or find_folder(args.model, args.revision)
@@ -116,8 +120,9 @@ def main() -> None:
         say(f"{args.model}: {report}")
         say(f"data: {json.dumps(windows.counts)}")
         say(
-            f"{training.total_steps} steps of {training.micro_batches_per_step} x {args.batch_size} windows, learning rate "
-            f"{args.learning_rate:g}, on {machine} ({torch.get_num_threads()} threads); into {args.output_dir}"
+            f"{training.total_steps} steps of {training.micro_batches_per_step} x {args.batch_size} windows, "
+            f"learning rate {args.learning_rate:g}, on {machine} ({torch.get_num_threads()} threads), "
+            f"into {args.output_dir}"
         )
         summary = training.train()
         say_what_next(args)

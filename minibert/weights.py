@@ -21,20 +21,20 @@ from minibert.model import BertForQuestionAnswering
 from minibert.squad import read_json
 from minibert.tokenizer import Tokenizer
 
-# ours                                   BERT's                                        DistilBERT's
+# ours                                 BERT's                                      DistilBERT's
 NAMES = """
-embeddings.word                          embeddings.word_embeddings                    embeddings.word_embeddings
-embeddings.position                      embeddings.position_embeddings                embeddings.position_embeddings
-embeddings.token_type                    embeddings.token_type_embeddings              -
-embeddings.norm                          embeddings.LayerNorm                          embeddings.LayerNorm
-encoder.layers.#.attention.query         encoder.layer.#.attention.self.query          transformer.layer.#.attention.q_lin
-encoder.layers.#.attention.key           encoder.layer.#.attention.self.key            transformer.layer.#.attention.k_lin
-encoder.layers.#.attention.value         encoder.layer.#.attention.self.value          transformer.layer.#.attention.v_lin
-encoder.layers.#.attention.output        encoder.layer.#.attention.output.dense        transformer.layer.#.attention.out_lin
-encoder.layers.#.attention_norm          encoder.layer.#.attention.output.LayerNorm    transformer.layer.#.sa_layer_norm
-encoder.layers.#.feed_forward.expand     encoder.layer.#.intermediate.dense            transformer.layer.#.ffn.lin1
-encoder.layers.#.feed_forward.contract   encoder.layer.#.output.dense                  transformer.layer.#.ffn.lin2
-encoder.layers.#.feed_forward_norm       encoder.layer.#.output.LayerNorm              transformer.layer.#.output_layer_norm
+embeddings.word                        embeddings.word_embeddings                  embeddings.word_embeddings
+embeddings.position                    embeddings.position_embeddings              embeddings.position_embeddings
+embeddings.token_type                  embeddings.token_type_embeddings            -
+embeddings.norm                        embeddings.LayerNorm                        embeddings.LayerNorm
+encoder.layers.#.attention.query       encoder.layer.#.attention.self.query        transformer.layer.#.attention.q_lin
+encoder.layers.#.attention.key         encoder.layer.#.attention.self.key          transformer.layer.#.attention.k_lin
+encoder.layers.#.attention.value       encoder.layer.#.attention.self.value        transformer.layer.#.attention.v_lin
+encoder.layers.#.attention.output      encoder.layer.#.attention.output.dense      transformer.layer.#.attention.out_lin
+encoder.layers.#.attention_norm        encoder.layer.#.attention.output.LayerNorm  transformer.layer.#.sa_layer_norm
+encoder.layers.#.feed_forward.expand   encoder.layer.#.intermediate.dense          transformer.layer.#.ffn.lin1
+encoder.layers.#.feed_forward.contract encoder.layer.#.output.dense                transformer.layer.#.ffn.lin2
+encoder.layers.#.feed_forward_norm     encoder.layer.#.output.LayerNorm            transformer.layer.#.output_layer_norm
 """
 HEAD = {"span_head": "qa_outputs"}  # under this name in both, and without the model's prefix
 PREFIX = {"bert": "bert.", "distilbert": "distilbert."}

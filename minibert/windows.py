@@ -79,8 +79,8 @@ def make_windows(
     """Tokenise, cut and label. `doc_stride` is the overlap of neighbouring windows, in tokens.
 
     A question loses its outer blanks, then all but its first `max_query_length` tokens (fewer where the window is
-    too short to leave room for one token of context). Where a question leaves no more room than `doc_stride`, its windows
-    overlap by half their room.
+    too short to leave room for one token of context). Where a question leaves no more room than `doc_stride`, its
+    windows overlap by half their room.
     """
     place = {}  # context -> its row among the unique contexts
     context_of = np.array([place.setdefault(example.context, len(place)) for example in examples], np.int64)
