@@ -18,9 +18,10 @@ from minibert.device import choose_machine
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
 from minibert.folders import DEFAULT_MODEL, find_folder
+from minibert.journal import say
 from minibert.squad import read_squad
 from minibert.tokenizer import load_tokenizer
-from minibert.training import Training, say
+from minibert.training import Training
 from minibert.weights import load_with_report
 from minibert.windows import make_windows
 

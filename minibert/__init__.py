@@ -19,6 +19,7 @@ Reading order, which is also the order of imports (a file imports only from thos
     answering     batched prediction, and the question-answering pipeline
     optim         AdamW's groups, the learning rate
     checkpoint    save, verify, resume
+    journal       what a run says: stdout, progress bar, metrics.jsonl
     training      the loop: one step on one screen
 
 Importing this package imports nothing else: each public name is fetched on its first use (PEP 562).

@@ -5,7 +5,7 @@
                      manifest.json                                     size and sha256 of every file above
 
 It is written aside, flushed to the disk and then renamed, so that at any instant the newest complete one can be
-loaded. Safetensors and JSON only: nothing here can run code. Next: `training.py`.
+loaded. Safetensors and JSON only: nothing here can run code. Next: `journal.py`.
 """
 
 import hashlib

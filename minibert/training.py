@@ -5,7 +5,6 @@ last file of the package; next are `train.py`, `evaluate.py` and `ask.py`.
 """
 
 import dataclasses
-import json
 import math
 import signal
 import time
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from minibert import distributed
 from minibert.answering import evaluate
@@ -25,6 +23,7 @@ from minibert.batches import collate, training_batches
 from minibert.checkpoint import load_optimizer, load_state, save_checkpoint
 from minibert.device import Machine, prepare
 from minibert.errors import Stopped, StopSignals
+from minibert.journal import log, progress_bar, say, truncate_log
 from minibert.model import BertForQuestionAnswering, span_loss
 from minibert.optim import learning_rate_at, make_optimizer
 from minibert.squad import Example
@@ -120,9 +119,8 @@ class Training:
         self.at = Position(**state["position"])
         self.scaler.load_state_dict(state["scaler"])
         load_optimizer(checkpoint, self.model, self.optimizer)
-        if distributed.is_main():
-            self.recent_loss += self.at.recent_loss
-            truncate_log(self.run / "metrics.jsonl", self.at.step)
+        self.recent_loss += self.at.recent_loss if distributed.is_main() else 0.0
+        truncate_log(self.run, self.at.step)
 
     def train(self) -> dict[str, float]:
         """Train to the end, with an evaluation and a checkpoint after each epoch; return the summary.
@@ -134,7 +132,7 @@ class Training:
             self.evaluate("untrained head" if self.model.new_parameters else "before training")
         self.model.train()
         self.loop_begin = self.last_log = time.perf_counter(), self.at.step, self.at.windows
-        with StopSignals() as signals, self.progress_bar() as bar:
+        with StopSignals() as signals, progress_bar(self.at.step, self.total_steps) as bar:
             for micro_batches, windows_in_step in self.steps():
                 self.step(micro_batches, windows_in_step)
                 bar.update()
@@ -206,7 +204,10 @@ class Training:
         now = time.perf_counter(), self.at.step, self.at.windows
         seconds, _, windows = np.subtract(now, self.last_log)
         self.last_log = now
-        self.log(
+        log(
+            self.run,
+            self.at.step,
+            self.epoch,
             loss=loss / ((self.at.step - 1) % LOG_STEPS + 1),
             learning_rate=rate,
             grad_norm=float(self.recent_norm),
@@ -230,7 +231,7 @@ class Training:
         """Print and log loss and scores on the evaluation set; return whether they are the best so far."""
         self.scores, _ = evaluate(self.model, *self.eval_set, self.machine, self.settings)
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
-        self.log(**self.scores)
+        log(self.run, self.at.step, self.epoch, **self.scores)
         is_best = self.scores["f1"] > self.at.best_f1 and self.at.step > 0
         self.at.best_f1 = self.scores["f1"] if is_best else self.at.best_f1
         return is_best
@@ -249,13 +250,6 @@ class Training:
                 of_run = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last, is_best
                 save_checkpoint(self.run, self.at.step, *of_run)
 
-    def log(self, **values) -> None:
-        """One line of metrics.jsonl."""
-        if distributed.is_main():
-            line = {"step": self.at.step, "epoch": round(self.epoch, 4)} | values
-            with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-
     def summary(self) -> dict[str, float]:
         """The figures of the whole run; samples are windows, as in the field's own scripts."""
         seconds = time.perf_counter() - self.begin
@@ -266,20 +260,3 @@ class Training:
             "train_loss": self.at.loss_sum / max(1, self.at.step),
             "epoch": round(self.epoch, 4),
         }
-
-    def progress_bar(self) -> tqdm:
-        """Silent off a terminal (disable=None) and on all ranks but the first."""
-        is_silent = None if distributed.is_main() else True
-        return tqdm(total=self.total_steps, initial=self.at.step, unit="step", disable=is_silent)
-
-
-def truncate_log(file: Path, step: int) -> None:
-    """Drop the lines that a resumed run is going to write again."""
-    lines = file.read_text("utf-8").splitlines(keepends=True) if file.is_file() else []
-    file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), "utf-8")
-
-
-def say(line: str) -> None:
-    """Print a line on stdout, from rank 0 and around the progress bar."""
-    if distributed.is_main():
-        tqdm.write(line)

@@ -1,6 +1,9 @@
-"""What several test files share: tiny models and tokenizers, and the path to real SQuAD data."""
+"""What several test files share: tiny models and tokenizers, toy data, and the path to real SQuAD data."""
 
+import importlib.util
+import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +93,46 @@ def run(
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=timeout, **options
     )
+
+
+def load_script(name: str):
+    """One of the project's scripts as a module, to call in this process."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_toy_squad(file: Path, questions: int, seed: int = 0, words: int = 0, version_2: bool = False) -> Path:
+    """A SQuAD file of random sentences from the tiny vocabulary: the answer follows the word that the question names.
+
+    `words` fixes the length of every context, so that all windows have the same number of tokens.
+    """
+    generator = random.Random(seed)
+    nouns = "clock tower iron copper river bridge water stone wood king queen city school train day night".split()
+    paragraphs = []
+    for i in range(questions):
+        context = [generator.choice(nouns) for _ in range(words or generator.randint(9, 40))]
+        at = generator.randrange(len(context) - 1)
+        asked, answer = context[at], context[at + 1]
+        start = len(" ".join(context[: at + 1])) + 1
+        record = {"id": f"q{i}", "question": f"what was by the {asked} ?"}
+        record["answers"] = [{"text": answer, "answer_start": start}]
+        if version_2:
+            record["is_impossible"] = i % 3 == 0
+            record["answers"] = [] if i % 3 == 0 else record["answers"]
+        paragraphs.append({"context": " ".join(context), "qas": [record]})
+    file.write_text(json.dumps({"version": "toy", "data": [{"title": "toy", "paragraphs": paragraphs}]}), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def still_folder(tmp_path_factory, tokenizer) -> Path:
+    """Like `tiny_folder`, but without dropout: runs that differ in nothing but their ranks must agree."""
+    from minibert.model import BertForQuestionAnswering
+    from minibert.weights import save_model
+
+    folder = tmp_path_factory.mktemp("still")
+    config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    save_model(drawn(BertForQuestionAnswering(config)), tokenizer, folder)
+    return folder

@@ -1,0 +1,39 @@
+"""What a run says: lines on stdout, a progress bar on stderr, and metrics.jsonl for machines. Only rank 0 speaks.
+
+metrics.jsonl has one JSON object a line, with "step" and "epoch" and either the losses since the last such line or the
+scores of an evaluation. Next: `training.py`.
+"""
+
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from minibert import distributed
+
+
+def say(line: str) -> None:
+    """Print a line on stdout, around the progress bar."""
+    if distributed.is_main():
+        tqdm.write(line)
+
+
+def progress_bar(done: int, total: int) -> tqdm:
+    """A bar of steps; silent off a terminal (disable=None)."""
+    return tqdm(initial=done, total=total, unit="step", disable=None if distributed.is_main() else True)
+
+
+def log(run: Path, step: int, epoch: float, **values) -> None:
+    """Add a line to the run's metrics.jsonl."""
+    if distributed.is_main():
+        line = {"step": step, "epoch": round(epoch, 4)} | values
+        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def truncate_log(run: Path, step: int) -> None:
+    """Drop the lines after a step: the run that resumes there is going to write them again."""
+    file = run / "metrics.jsonl"
+    if distributed.is_main() and file.is_file():
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), "utf-8")
