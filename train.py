@@ -96,7 +96,7 @@ def main() -> None:
         args, checkpoint = read_settings()
         examples = read_squad(args.data, training=True)[: args.max_questions]
         eval_examples = read_squad(args.eval_data) if args.eval_data else []
-        if eval_examples and not any(example.answers for example in eval_examples):
+        if eval_examples and not any(example.answers or example.is_impossible for example in eval_examples):
             raise BadInput(args.eval_data, "answers", "the file has none to score against")
         machine = choose_machine(args.device, args.dtype)
         args.dtype = str(machine.dtype).removeprefix("torch.")

@@ -94,11 +94,11 @@ def evaluate(
 ) -> tuple[dict[str, float], list[Prediction]]:
     """Loss and official scores of examples that have answers, and the predictions behind them.
 
-    `settings` has the flags of `add_answer_flags`. Examples without any answer give an empty dict of scores.
+    `settings` has the flags of `add_answer_flags`. Examples that nothing is known about (a test set) give no scores.
     """
     start_logits, end_logits = predict_logits(model, windows, machine, settings.eval_batch_size, progress=True)
     predictions = search(windows, start_logits, end_logits, examples, settings.n_best_size, settings.max_answer_length)
-    if not any(example.answers for example in examples):
+    if not any(example.answers or example.is_impossible for example in examples):
         return {}, predictions
     is_v2, threshold = is_version_2(examples), settings.null_score_diff_threshold
     texts = {e.id: p.best(is_v2, threshold).text for e, p in zip(examples, predictions)}

@@ -90,7 +90,7 @@ def load_config(folder: Path) -> BertConfig:
     if not isinstance(found, dict):
         raise BadInput(file, "", "expected a JSON object")
     model_type = found.get("model_type", "bert")
-    if model_type not in ARCHITECTURES:
+    if model_type not in list(ARCHITECTURES):  # a list: what stands in the file may not be hashable
         raise BadInput(file, "model_type", f"must be one of {', '.join(ARCHITECTURES)}, not {model_type!r}")
     if found.get("position_embedding_type", "absolute") != "absolute":
         raise BadInput(file, "position_embedding_type", "only absolute positions are supported")
@@ -107,7 +107,9 @@ def load_config(folder: Path) -> BertConfig:
     config = BertConfig(**values)
     if config.hidden_size % config.num_attention_heads:
         what = f"{config.hidden_size} is not a multiple of the {config.num_attention_heads} attention heads"
-        raise BadInput(file, "hidden_size", what)
+        raise BadInput(file, DISTILBERT["hidden_size"] if model_type == "distilbert" else "hidden_size", what)
+    if config.pad_token_id >= config.vocab_size:
+        raise BadInput(file, "pad_token_id", f"{config.pad_token_id} is not below vocab_size, {config.vocab_size}")
     return config
 
 

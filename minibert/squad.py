@@ -7,8 +7,11 @@ Text is never edited: `answer_start` counts Python characters of the untouched c
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,6 +119,8 @@ def to_example(record, title: str, context: str) -> Example:
     for name, text in (("context", context), ("question", record["question"]), ("id", record["id"])):
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"{name} holds half of a surrogate pair, which is not a character")
+    if not any(character.isprintable() and not character.isspace() for character in record["question"]):
+        raise ValueError("question has nothing but blanks, control and zero-width characters")
     is_impossible = record.get("is_impossible")
     if "is_impossible" in record and not isinstance(is_impossible, bool):
         raise ValueError(f"is_impossible must be true or false, not {is_impossible!r}")
@@ -135,8 +140,8 @@ def to_gold(answer, context: str) -> Gold:
     text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (None, None)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"an answer's text must be a string that is not blank, not {text!r}")
-    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < max(1, len(context)):
-        raise ValueError(f"answer_start must be a place in the context (0 to {len(context) - 1}), not {start!r}")
+    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+        raise ValueError(f"answer_start must be a place in the context, not {start!r}")
     if context[start : start + len(text)] != text:
         raise ValueError(explain_offset(text, start, context))
     return Gold(text, start)
@@ -145,18 +150,19 @@ def to_gold(answer, context: str) -> Gold:
 def explain_offset(text: str, start: int, context: str) -> str:
     """Why an answer may not stand at its offset: counted in other units, shifted, or simply not there."""
     found = context[start : start + len(text)]
-    message = f"the answer {text!r} is not at answer_start {start}, where {found!r} stands"
-    places = [i for i in range(len(context)) if context.startswith(text, i)]
-    if not places:
-        return f"{message}; it is nowhere in the context"
+    past = f", and the context has only {len(context)} characters" if start >= len(context) else ""
+    message = f"the answer {text!r} is not at answer_start {start}, where {found!r} stands{past}"
+    places = list(islice((match.start() for match in re.finditer(re.escape(text), context)), 100))
     for i in places:
         before = context[:i]
-        if len(before.encode("utf-8", "surrogatepass")) == start:
+        if len(before.encode("utf-8")) == start:
             return f"{message}; offsets look like bytes, but they count characters (here {i})"
-        if len(before.encode("utf-16-le", "surrogatepass")) // 2 == start:
+        if len(before.encode("utf-16-le")) // 2 == start:
             return f"{message}; offsets look like UTF-16 units, but they count characters (here {i})"
         if before.count("\n") and abs(i - start) == before.count("\n"):
             return f"{message}; offsets look as if line ends had another length (here {i})"
+    if not places:
+        return f"{message}; it is nowhere in the context"
     return f"{message}; the nearest one is at {min(places, key=lambda i: abs(i - start))}"
 
 
@@ -181,7 +187,8 @@ def read_json(file: str | Path):
     if not raw.strip():
         raise BadInput(file, "", "the file is empty")
     try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=unique_keys, parse_constant=refuse)
+        text = raw.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
     except UnicodeDecodeError as error:
         raise BadInput(file, f"byte {error.start}", "is not UTF-8; convert the file") from error
     except json.JSONDecodeError as error:
@@ -205,3 +212,8 @@ def unique_keys(pairs: list[tuple]) -> dict:
 def refuse(constant: str):
     """NaN and Infinity are no JSON."""
     raise ValueError(f"{constant} is not a JSON value")
+
+
+def finite(number: str) -> float:
+    """The number, unless it is so large that it would become infinite."""
+    return float(number) if math.isfinite(float(number)) else refuse(number)

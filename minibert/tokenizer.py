@@ -92,9 +92,10 @@ def load_tokenizer(name_or_dir, revision: str | None = None) -> Tokenizer:
         settings = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
         if not isinstance(settings, dict):
             raise BadInput(folder / "tokenizer_config.json", "", "expected a JSON object")
-        # State the casing that was found out, so that every later reader of a saved folder agrees.
-        settings.setdefault("do_lower_case", not has_capitals(vocab))
-        files["tokenizer_config.json"] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        if settings.get("do_lower_case") is None:
+            # State the casing that was found out, so that every later reader of a saved folder agrees.
+            settings["do_lower_case"] = not has_capitals(vocab)
+            files["tokenizer_config.json"] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
         backend = wordpiece(vocab, settings, folder / "tokenizer_config.json")
     else:
         raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt")
@@ -130,7 +131,7 @@ def wordpiece(vocab: dict[str, int], settings: dict, source: Path) -> tokenizers
     backend.normalizer = tokenizers.normalizers.BertNormalizer(
         lowercase=settings["do_lower_case"],
         strip_accents=settings.get("strip_accents"),  # None: as lowercase says
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
     )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     backend.decoder = tokenizers.decoders.WordPiece()

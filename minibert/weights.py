@@ -40,6 +40,12 @@ HEAD = {"span_head": "qa_outputs"}  # under this name in both, and without the m
 PREFIX = {"bert": "bert.", "distilbert": "distilbert."}
 # What published files hold beside the encoder: heads of the pre-training, the pooler, a buffer of 0, 1, 2, ..
 IGNORED = re.compile(r"(.*\.)?(position_ids|pooler\..+)|cls\..+|vocab_(transform|layer_norm|projector)\..+")
+# What lies under the name of a weights file when a download went wrong.
+OTHER_FILES = {
+    b"version https://git-lfs": "is a git-LFS pointer, not the weights; run `git lfs pull`",
+    b"<": "looks like HTML, not weights; download the raw file",
+    b"PK\x03\x04": "is a zip archive (a pickled checkpoint?), not safetensors; convert it",
+}
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -100,7 +106,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
         else:
             state[name] = read_tensor(file, published, wanted[name].shape)
     new = [name for name in wanted if name not in state]
-    if missing := [name for name in new if not name.startswith("span_head.")]:
+    if missing := [names[name] for name in new if not name.startswith("span_head.")]:
         raise BadInput(folder, missing[0], f"is not in the weights ({len(missing)} tensors of the encoder are missing)")
     for name in new:
         # BERT's own initialisation: normal weights, zero biases.
@@ -134,15 +140,17 @@ def list_tensors(folder: Path) -> list[tuple[Path, str]]:
     weight_map = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadInput(index, "weight_map", "expected an object {tensor: file}")
+    beside = {file.name for file in folder.iterdir() if file.is_file()}
     for name, file in weight_map.items():
         # A path here could lead anywhere on the disk.
-        if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
+        if not isinstance(file, str) or file not in beside:
             raise BadInput(index, f"weight_map[{name!r}]", f"must name a file beside the index, not {file!r}")
     shards = {file: set(header(folder / file)) for file in sorted(set(weight_map.values()))}
     for name, file in weight_map.items():
         if name not in shards[file]:
             raise BadInput(folder / file, repr(name), "is listed in the index, but not in this file")
-    return [(folder / file, name) for name, file in weight_map.items()]
+    # What a shard holds beyond the index is looked at like the rest: nothing is skipped in silence.
+    return [(folder / file, name) for file, names in shards.items() for name in sorted(names)]
 
 
 def header(file: Path) -> list[str]:
@@ -151,18 +159,13 @@ def header(file: Path) -> list[str]:
         start = opened.read(40)
         length = int.from_bytes(start[:8], "little")
         text = start[8:] + opened.read(max(0, length - 32)) if length <= 100_000_000 else b""
-    for mark, what in (
-        (b"version https://git-lfs", "is a git-LFS pointer, not the weights; run `git lfs pull`"),
-        (b"<", "looks like HTML, not weights; download the raw file"),
-        (b"PK\x03\x04", "is a zip archive (a pickled checkpoint?), not safetensors; convert it"),
-    ):
-        if start.startswith(mark):
-            raise BadInput(file, "", what)
     try:
         with safe_open(file, "pt") as tensors:
             names = list(tensors.keys())
     except (SafetensorError, OSError) as error:
-        raise BadInput(file, f"{file.stat().st_size} bytes", f"is not a whole safetensors file: {error}") from error
+        kinds = [what for mark, what in OTHER_FILES.items() if start.startswith(mark)]
+        what = (kinds or [f"is not a whole safetensors file: {error}"])[0]
+        raise BadInput(file, f"{file.stat().st_size} bytes", what) from error
     # The library keeps the last of two tensors of the same name without a word.
     pairs = json.loads(text[:length], object_pairs_hook=lambda pairs: pairs)
     keys = [key for key, _ in pairs]
