@@ -22,6 +22,7 @@ from typing import TextIO
 from minibert.answering import QuestionAnswering, pipeline
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_device_flags, add_window_flags, check_window_flags
+from minibert.squad import refuse, text_fault
 
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
 
@@ -47,11 +48,8 @@ def read_flags() -> Namespace:
         raise BadInput("ask.py", "", "needs one of --context, --context_file and --input")
     if args.input and args.question is not None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
-    if (
-        args.input not in (None, "-")
-        and args.output != "-"
-        and Path(args.input).resolve() == Path(args.output).resolve()
-    ):
+    files = Path(args.input or ""), Path(args.output)
+    if all(file.is_file() for file in files) and files[0].samefile(files[1]):
         raise BadInput("--output", args.output, "is the input itself; name another file")
     return args
 
@@ -140,7 +138,8 @@ def open_text(file: str, mode: str) -> TextIO:
         stream.reconfigure(encoding="utf-8", errors="replace" if mode == "r" else "strict")
         return nullcontext(stream)
     try:
-        return open(file, mode, encoding="utf-8", errors="replace" if mode == "r" else "strict")
+        encoding, errors = ("utf-8-sig", "replace") if mode == "r" else ("utf-8", "strict")
+        return open(file, mode, encoding=encoding, errors=errors)
     except OSError as error:
         raise BadInput(file, "", f"cannot be opened: {error.strerror}") from error
 
@@ -151,11 +150,15 @@ def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
     A thread reads ahead by one batch at most, so that a slow source never holds up the lines that have come.
     """
     lines: queue.Queue[str] = queue.Queue(maxsize=size)
+    failures: list[Exception] = []
 
     def read() -> None:
-        for line in source:
-            if line.strip():
-                lines.put(line)
+        try:
+            for line in source:
+                if line.strip():
+                    lines.put(line)
+        except (OSError, ValueError) as error:
+            failures.append(error)
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()
@@ -169,24 +172,24 @@ def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
             batch += [line] if line else []
         yield batch
         if not line:
-            return
+            break
+    if failures:
+        raise OSError(f"the input broke off: {failures[0]}")
 
 
 def parse(line: str) -> dict:
-    """A record of the stream, or {"id", "error"} saying what is wrong with the line."""
+    """A record {id, question, context} of the stream, or {id, error} saying what is wrong with the line."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=refuse)
+        if not isinstance(record, dict):
+            return {"id": None, "error": "expected a JSON object"}
+        json.dumps(record.get("id"), ensure_ascii=False).encode()  # an id must be fit to be written again
     except (ValueError, RecursionError) as error:
-        return {"error": f"not JSON: {error}"}
-    if not isinstance(record, dict):
-        return {"error": "expected a JSON object"}
+        return {"id": None, "error": f"not JSON: {error}"}
     for key in ("question", "context"):
-        text = record.get(key)
-        if not isinstance(text, str) or (key == "question" and not text.strip()):
-            return {"id": record.get("id"), "error": f"{key} must be a text that is not blank"}
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            return {"id": record.get("id"), "error": f"{key} holds half of a surrogate pair"}
-    return record
+        if fault := text_fault(record.get(key), may_be_blank=key == "context"):
+            return {"id": record.get("id"), "error": f"{key} {fault}"}
+    return {"id": record.get("id"), "question": record["question"], "context": record["context"]}
 
 
 if __name__ == "__main__":

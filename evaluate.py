@@ -17,7 +17,8 @@ from minibert.folders import find_folder
 from minibert.metrics import read_predictions, score
 from minibert.squad import is_version_2, read_json, read_squad
 
-OF_THE_RUN = ("eval_data", "max_seq_length", "doc_stride", "max_query_length")
+# What a training noted that its evaluation takes over.
+OF_THE_RUN = {"eval_data": (str, type(None)), "max_seq_length": int, "doc_stride": int, "max_query_length": int}
 
 
 def read_flags() -> Namespace:
@@ -30,6 +31,8 @@ def read_flags() -> Namespace:
     add_answer_flags(flags)
     add_device_flags(flags, dtype="auto")
     args = flags.parse()
+    if args.predictions and Path(args.predictions).name in ("nbest_predictions.json", "null_odds.json"):
+        raise BadInput("--predictions", args.predictions, "is a name that evaluate.py needs for another file")
     if bool(args.ckpt) == bool(args.score):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
     if args.ckpt:
@@ -47,8 +50,14 @@ def read_flags() -> Namespace:
 def settings_of_run(folder: Path) -> dict:
     """What the training noted in the checkpoint; nothing for a published model."""
     file = folder / "trainer_state.json"
-    saved = read_json(file).get("settings", {}) if file.is_file() else {}
-    return {"eval_data": None} | {key: saved[key] for key in OF_THE_RUN if key in saved}
+    if not file.is_file():
+        return {"eval_data": None}
+    state = read_json(file)
+    saved = state.get("settings") if isinstance(state, dict) else None
+    for key, kind in OF_THE_RUN.items():
+        if not isinstance(saved, dict) or not isinstance(saved.get(key), kind):
+            raise BadInput(file, f"settings.{key}", "is missing or of the wrong kind")
+    return {key: saved[key] for key in OF_THE_RUN}
 
 
 def main() -> None:

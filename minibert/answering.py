@@ -21,7 +21,7 @@ from minibert.folders import find_folder
 from minibert.metrics import score
 from minibert.model import BertForQuestionAnswering
 from minibert.spans import Answer, Prediction, search
-from minibert.squad import Example, is_version_2
+from minibert.squad import Example, is_version_2, text_fault
 from minibert.tokenizer import Tokenizer, load_tokenizer
 from minibert.weights import load_model
 from minibert.windows import Windows, make_windows, ranges
@@ -113,14 +113,19 @@ def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name) -> N
         raise BadInput(name, "vocab_size", what)
 
 
-def load_trained(name_or_dir, revision: str | None = None) -> tuple[BertForQuestionAnswering, Tokenizer]:
-    """Model and tokenizer that can answer; BadInput if the span head is new: its answers would be random."""
-    folder = find_folder(name_or_dir, revision)
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
-    check_pair(model, tokenizer, name_or_dir)
+def check_trained(model: BertForQuestionAnswering, tokenizer: Tokenizer, name) -> None:
+    """BadInput unless the two belong together and the span head was trained: else the answers would be random."""
+    check_pair(model, tokenizer, name)
     if model.new_parameters:
         what = "the model has no trained span head; train it first: python train.py --data FILE --model"
-        raise BadInput(name_or_dir, model.new_parameters[0], f"{what} {name_or_dir}")
+        raise BadInput(name, model.new_parameters[0], f"{what} {name}")
+
+
+def load_trained(name_or_dir, revision: str | None = None) -> tuple[BertForQuestionAnswering, Tokenizer]:
+    """Model and tokenizer of a folder or hub id, ready to answer; BadInput if they are not."""
+    folder = find_folder(name_or_dir, revision)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    check_trained(model, tokenizer, name_or_dir)
     return model, tokenizer
 
 
@@ -134,18 +139,22 @@ def pipeline(
     revision: str | None = None,
     batch_size: int = 64,
 ) -> "QuestionAnswering":
-    """A reader that is called with questions and contexts. `model` and `tokenizer` are names or loaded ones."""
+    """A reader to call with questions and contexts. `model` and `tokenizer` are loaded ones, or names to load.
+
+    The tokenizer of a named model is its own unless told otherwise. Raises BadInput for a model that cannot answer, and
+    for a device or dtype that this machine does not have.
+    """
     if task != "question-answering":
         raise BadInput("pipeline", task, "the only task is 'question-answering'")
-    if model is None:
-        raise BadInput("pipeline", "model", "name a folder or a model that was trained on SQuAD")
-    if isinstance(model, BertForQuestionAnswering):
-        if not isinstance(tokenizer, Tokenizer):
-            raise BadInput("pipeline", "tokenizer", "a loaded model needs its loaded tokenizer")
-        check_pair(model, tokenizer, "pipeline")
-    else:
-        model, own = load_trained(model, revision)
-        tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else own
+    name, is_loaded = model, isinstance(model, BertForQuestionAnswering)
+    if model is None or (is_loaded and tokenizer is None):
+        raise BadInput("pipeline", "model", "name a trained model, or give a loaded model and its tokenizer")
+    if not is_loaded:
+        model = load_model(name, revision)
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(tokenizer or name, revision)
+    check_trained(model, tokenizer, "pipeline" if is_loaded else name)
+    check_least("batch_size", batch_size, 1)
     return QuestionAnswering(model, tokenizer, choose_machine(device, dtype), batch_size)
 
 
@@ -174,15 +183,16 @@ class QuestionAnswering:
         `max_answer_len`, `max_seq_len`, `max_question_len` and `doc_stride` (the overlap) count tokens. With
         `handle_impossible_answer` the empty answer takes part, with its own score. Raises BadInput for what is no text.
         """
-        is_single = isinstance(question, str) and isinstance(context, str)
         examples = pair(question, context)
-        for name, value, least in (("top_k", top_k, 1), ("max_answer_len", max_answer_len, 1)):
-            if value < least:
-                raise BadInput("pipeline", name, f"must be at least {least}, not {value}")
+        check_least("top_k", top_k, 1)
+        check_least("max_answer_len", max_answer_len, 1)
+        check_least("max_question_len", max_question_len, 1)
+        check_least("doc_stride", doc_stride, 0)
+        check_least("max_seq_len", max_seq_len, 8)
         most = self.model.config.max_position_embeddings
-        if not 8 <= max_seq_len <= most:
+        if max_seq_len > most:
             raise BadInput(
-                "pipeline", "max_seq_len", f"must be from 8 to the model's {most} positions, not {max_seq_len}"
+                "pipeline", "max_seq_len", f"must be at most the model's {most} positions, not {max_seq_len}"
             )
         predictions = predict(
             self.model,
@@ -203,7 +213,12 @@ class QuestionAnswering:
                 answers = sorted([*answers, prediction.null], key=lambda answer: -answer.score)
             dicts = [to_dict(answer) for answer in answers[:top_k]]
             results.append(dicts[0] if top_k == 1 else dicts)
-        return results[0] if is_single else results
+        return results if isinstance(question, (list, tuple)) or isinstance(context, (list, tuple)) else results[0]
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise BadInput("pipeline", name, f"must be a whole number of at least {least}, not {value!r}")
 
 
 def to_dict(answer: Answer) -> dict:
@@ -213,12 +228,12 @@ def to_dict(answer: Answer) -> dict:
 
 def pair(question, context) -> list[Example]:
     """Examples for questions and contexts, a single one of either serving for all of the other."""
-    questions = [question] if isinstance(question, str) else list(question)
-    contexts = [context] if isinstance(context, str) else list(context)
+    questions = list(question) if isinstance(question, (list, tuple)) else [question]
+    contexts = list(context) if isinstance(context, (list, tuple)) else [context]
     for name, texts in (("question", questions), ("context", contexts)):
         for i, text in enumerate(texts):
-            if not isinstance(text, str) or (name == "question" and not text.strip()):
-                raise BadInput("pipeline", f"{name} {i}", f"must be a text that is not blank, not {text!r}")
+            if fault := text_fault(text, may_be_blank=name == "context"):
+                raise BadInput("pipeline", f"{name} {i}", fault)
     size = max(len(questions), len(contexts)) if questions and contexts else 0
     if {len(questions), len(contexts)} - {1, size}:
         raise BadInput("pipeline", "", f"{len(questions)} questions do not go with {len(contexts)} contexts")

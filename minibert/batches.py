@@ -26,7 +26,7 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int
         pool = pool[np.argsort(-lengths[pool], kind="stable")]
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     batches = [batches[i] for i in generator.permutation(len(batches))]
-    longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].sum())
+    longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max() * len(batches[i]))  # padded
     batches.insert(0, batches.pop(longest))
     return batches
 

@@ -99,9 +99,9 @@ class CheapDropout(nn.Dropout):
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return hidden_states
         kept = round((1 - self.p) * 2**16)
+        if not self.training or kept == 2**16:
+            return hidden_states
         words = torch.empty(-(-hidden_states.numel() // 4), dtype=torch.int64)
         bits = words.random_(-(2**63), None).view(torch.int16)[: hidden_states.numel()]
         mask = (bits < kept - 2**15).view(hidden_states.shape).to(hidden_states.dtype)

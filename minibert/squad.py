@@ -114,13 +114,10 @@ def to_example(record, title: str, context: str) -> Example:
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, but it is a {type(record).__name__}")
     for key in ("id", "question"):
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            raise ValueError(f"{key} must be a string that is not blank, not {record.get(key)!r}")
-    for name, text in (("context", context), ("question", record["question"]), ("id", record["id"])):
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"{name} holds half of a surrogate pair, which is not a character")
-    if not any(character.isprintable() and not character.isspace() for character in record["question"]):
-        raise ValueError("question has nothing but blanks, control and zero-width characters")
+        if fault := text_fault(record.get(key)):
+            raise ValueError(f"{key} {fault}")
+    if fault := text_fault(context, may_be_blank=True):
+        raise ValueError(f"context {fault}")
     is_impossible = record.get("is_impossible")
     if "is_impossible" in record and not isinstance(is_impossible, bool):
         raise ValueError(f"is_impossible must be true or false, not {is_impossible!r}")
@@ -133,6 +130,17 @@ def to_example(record, title: str, context: str) -> Example:
     if is_impossible and golds:
         raise ValueError("is_impossible is true, yet there are answers")
     return Example(record["id"], title, record["question"], context, golds, is_impossible)
+
+
+def text_fault(text, may_be_blank: bool = False) -> str | None:
+    """What makes a value no usable text, or None: not a string, half a surrogate pair, or nothing that shows."""
+    if not isinstance(text, str):
+        return f"must be a string, not {text!r}"
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        return "holds half of a surrogate pair, which is not a character"
+    if not may_be_blank and not any(character.isprintable() and not character.isspace() for character in text):
+        return f"must be a string that is not blank, not {text!r}"
+    return None
 
 
 def to_gold(answer, context: str) -> Gold:
