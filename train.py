@@ -5,6 +5,7 @@
 Flags -> examples, windows, model -> `minibert.training`. The last line of stdout is one JSON object.
 """
 
+import contextlib
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from minibert import distributed
 from minibert.answering import check_pair
-from minibert.checkpoint import find_checkpoint, fingerprint, load_state
+from minibert.checkpoint import LOCK, clear, find_checkpoint, fingerprint, load_state, locked
 from minibert.device import choose_machine
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
@@ -26,7 +27,17 @@ from minibert.weights import load_with_report
 from minibert.windows import make_windows
 
 # What a resumed run may change: anything else would make it another run.
-FREE_TO_CHANGE = {"resume", "data", "output_dir", "eval_data", "save_steps", "keep_last", "eval_batch_size", "device"}
+FREE_TO_CHANGE = {
+    "resume",
+    "overwrite",
+    "data",
+    "output_dir",
+    "eval_data",
+    "save_steps",
+    "keep_last",
+    "eval_batch_size",
+    "device",
+}
 
 
 def make_flags() -> Flags:
@@ -36,6 +47,7 @@ def make_flags() -> Flags:
     flags.add("--eval_data", metavar="FILE", help="SQuAD JSON to score after each epoch")
     flags.add_model("--model", default=DEFAULT_MODEL)
     flags.add("--output_dir", metavar="DIR", help="where checkpoints go; default runs/<data>-<model>")
+    flags.add("--overwrite", action="store_true", help="remove what an earlier run left in output_dir")
     flags.add("--resume", nargs="?", const=True, metavar="DIR", help="continue the run in output_dir, or a checkpoint")
     flags.add("--epochs", type=whole(1), default=2, help="times through the data")
     flags.add("--batch_size", type=whole(1), default=16, help="windows in a micro-batch, per process")
@@ -51,6 +63,8 @@ def make_flags() -> Flags:
     flags.add("--keep_last", type=whole(2), default=2, help="newest checkpoints to keep, besides the best")
     add_window_flags(flags)
     add_answer_flags(flags)
+    flags.add("--skip_bad_records", action="store_true", help="drop questions with faults instead of stopping")
+    flags.add("--deterministic", action="store_true", help="the same run twice on one machine, to the bit, on CUDA too")
     add_device_flags(flags, dtype="auto")
     return flags
 
@@ -62,8 +76,9 @@ def find_resumed(args: Namespace) -> Path | None:
         raise BadInput(run, "", "is a file; name a folder with --output_dir")
     if args.resume:
         return find_checkpoint(run if args.resume is True else Path(args.resume))
-    if run.is_dir() and any(run.iterdir()):
-        raise BadInput(run, "", "is not empty; --resume continues the run there, or name another --output_dir")
+    if run.is_dir() and any(path.name != LOCK for path in run.iterdir()) and not args.overwrite:
+        what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
+        raise BadInput(run, "", what)
     return None
 
 
@@ -75,10 +90,12 @@ def read_settings() -> tuple[Namespace, Path | None]:
     flags = make_flags()
     args = flags.parse()
     default = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
-    checkpoint = find_resumed(Namespace(resume=args.resume, output_dir=args.output_dir or default))
+    checkpoint = find_resumed(Namespace(**vars(args) | {"output_dir": args.output_dir or default}))
     if checkpoint:
         saved = load_state(checkpoint, ("settings",))["settings"]
-        flags.set_defaults(**{name: value for name, value in saved.items() if name in args and name != "resume"})
+        flags.set_defaults(
+            **{name: value for name, value in saved.items() if name in args and name not in ("resume", "overwrite")}
+        )
         args = flags.parse()
     args.output_dir = args.output_dir or default
     check_window_flags(args)
@@ -94,11 +111,11 @@ def read_settings() -> tuple[Namespace, Path | None]:
 def main() -> None:
     with distributed.ranks():
         args, checkpoint = read_settings()
-        examples = read_squad(args.data, training=True)[: args.max_questions]
-        eval_examples = read_squad(args.eval_data) if args.eval_data else []
+        examples = read_squad(args.data, True, args.skip_bad_records)[: args.max_questions]
+        eval_examples = read_squad(args.eval_data, False, args.skip_bad_records) if args.eval_data else []
         if eval_examples and not any(example.answers or example.is_impossible for example in eval_examples):
             raise BadInput(args.eval_data, "answers", "the file has none to score against")
-        machine = choose_machine(args.device, args.dtype)
+        machine = choose_machine(args.device, args.dtype, args.deterministic)
         args.dtype = str(machine.dtype).removeprefix("torch.")
 
         with distributed.main_first():
@@ -114,18 +131,21 @@ def main() -> None:
         window_sizes = args.max_seq_length, args.doc_stride, args.max_query_length
         windows = make_windows(examples, tokenizer, *window_sizes)
         eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *window_sizes)) if eval_examples else None
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        training = Training(model, tokenizer, windows, args, machine, eval_set)
-        if checkpoint:
-            training.resume(checkpoint)
-        say(f"{args.model}: {report}")
-        say(f"data: {json.dumps(windows.counts)}")
-        say(
-            f"{training.total_steps} steps of {training.micro_batches_per_step} x {args.batch_size} windows, "
-            f"learning rate {args.learning_rate:g}, on {machine} ({torch.get_num_threads()} threads), "
-            f"into {args.output_dir}"
-        )
-        summary = training.train()
+        run = Path(args.output_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        with locked(run) if distributed.is_main() else contextlib.nullcontext():
+            if args.overwrite and distributed.is_main():
+                clear(run, "checkpoint-*", "best", "latest", "metrics.jsonl")
+            training = Training(model, tokenizer, (examples, windows), args, machine, eval_set)
+            if checkpoint:
+                training.resume(checkpoint)
+            say(f"{args.model}: {report}")
+            say(f"data: {json.dumps(windows.counts)}")
+            say(
+                f"{training.total_steps} steps of {training.plan.micro_batches_per_step} x {args.batch_size} windows, "
+                f"learning rate {args.learning_rate:g}, on {machine} ({torch.get_num_threads()} threads), into {run}"
+            )
+            summary = training.train()
         say_what_next(args)
         say(json.dumps(summary))
 

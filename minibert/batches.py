@@ -4,10 +4,13 @@ Cut at random, a batch of 16 SQuAD windows is 45 % padding; grouped by length, 2
 function of (seed, epoch) alone, so that a resumed run or another number of ranks sees the same ones. Next: `device.py`.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from minibert import distributed
 from minibert.windows import Windows, ranges
 
 POOL = 50  # batches sorted together: enough for like lengths, few enough to stay random
@@ -54,3 +57,38 @@ def collate(windows: Windows, indices: np.ndarray) -> dict[str, Tensor]:
         "end_positions": windows.end_positions[indices],
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+class Plan:
+    """Which windows every step of a run takes, and which of them this rank.
+
+    An epoch's list of batches is cut into steps of `gradient_accumulation_steps` x ranks micro-batches and dealt to the
+    ranks in turn, so that N ranks take in one step what one process takes with N times the accumulation.
+    """
+
+    def __init__(self, windows: Windows, batch_size: int, gradient_accumulation_steps: int, seed: int):
+        self.windows, self.batch_size, self.seed = windows, batch_size, seed
+        self.micro_batches_per_step = gradient_accumulation_steps * distributed.world_size()
+        batches = math.ceil(len(windows) / batch_size)
+        self.steps_per_epoch = math.ceil(batches / self.micro_batches_per_step)
+        self.epoch, self.batches = -1, []
+
+    def step(self, number: int) -> list[np.ndarray]:
+        """The micro-batches of a step of the run, counted from 0, on all ranks: indices of windows."""
+        epoch, index = divmod(number, self.steps_per_epoch)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches = training_batches(self.windows.lengths, self.batch_size, self.seed, epoch)
+        size = self.micro_batches_per_step
+        return self.batches[index * size : (index + 1) * size]
+
+    def share(self, number: int) -> tuple[list[tuple[dict[str, Tensor], int]], int]:
+        """This rank's micro-batches of a step, each with its weight 1; and the windows of the whole step.
+
+        A rank that gets none in an epoch's last step takes the first one with weight 0: every rank must take part in
+        the averaging of the gradients.
+        """
+        of_step = self.step(number)
+        mine = of_step[distributed.rank() :: distributed.world_size()]
+        weighted = [(indices, 1) for indices in mine] or [(of_step[0], 0)]
+        return [(collate(self.windows, indices), weight) for indices, weight in weighted], sum(map(len, of_step))

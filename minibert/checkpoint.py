@@ -3,16 +3,20 @@
     checkpoint-120/  config.json  model.safetensors  tokenizer files   what `evaluate.py` and other libraries open
                      optimizer.safetensors  trainer_state.json         what a resumed run needs besides
                      manifest.json                                     size and sha256 of every file above
+                     eval_results.json                                 its scores, added after an evaluation
 
 It is written aside, flushed to the disk and then renamed, so that at any instant the newest complete one can be
 loaded. Safetensors and JSON only: nothing here can run code. Next: `journal.py`.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,6 +31,7 @@ from minibert.tokenizer import Tokenizer
 from minibert.weights import save_model, save_tensors
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 
 
 def save_checkpoint(
@@ -37,27 +42,67 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict,
     keep_last: int,
-    is_best: bool,
 ) -> Path:
-    """Write run/checkpoint-<step>, point `latest` (and `best`) at it, and remove all but the newest `keep_last`."""
+    """Write run/checkpoint-<step>, point `latest` at it, and remove all but the newest `keep_last` and the best.
+
+    Raises OSError, with the earlier checkpoints untouched, where it cannot be written.
+    """
     target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
-    shutil.rmtree(aside, ignore_errors=True)
-    save_model(model, tokenizer, aside)
-    save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
-    write_json(aside / "trainer_state.json", state)
-    manifest = {file.name: fingerprint(file) for file in sorted(aside.iterdir())}
-    write_json(aside / MANIFEST, manifest)
-    for path in (*aside.iterdir(), aside):
-        flush(path)
-    if target.exists():  # a run that was resumed at an older step comes by again
-        shutil.rmtree(target)
-    aside.rename(target)
-    flush(run)
-    if is_best:
-        point(run / "best", target.name)
-    point(run / "latest", target.name)
+    try:
+        save_model(model, tokenizer, aside)
+        save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
+        write_json(aside / "trainer_state.json", state)
+        write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
+        for path in (*aside.iterdir(), aside):
+            flush(path)
+        if target.exists():  # a run that was resumed at an older step comes by again
+            target.rename(run / f".tmp-old-checkpoint-{step}")
+        aside.rename(target)
+        flush(run)
+        point(run / "latest", target.name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free = shutil.disk_usage(run).free
+        what = f"cannot save {target}: {error} ({free} bytes are free); the earlier checkpoints are untouched"
+        raise OSError(what) from error
     prune(run, keep_last)
     return target
+
+
+def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
+    """Note the scores of run/checkpoint-<step> in it, as eval_results.json, and point `best` at it if its F1 is."""
+    checkpoint = run / f"checkpoint-{step}"
+    best = read_line(run / "best")
+    write_aside(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
+    if best is None or scores["f1"] > read_scores(run / best).get("f1", -1.0):
+        point(run / "best", checkpoint.name)
+
+
+def read_scores(checkpoint: Path) -> dict[str, float]:
+    """The scores that were noted in a checkpoint; none if it has not been evaluated."""
+    file = checkpoint / "eval_results.json"
+    return read_json(file) if file.is_file() else {}
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold a run's folder for a `with` block; BadInput if another process does. The lock dies with its process."""
+    with open(run / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(run, "", "another run is writing here; wait for it, or name another --output_dir") from error
+        clear(run, ".tmp-*")  # what a run that was killed left half-written
+        yield
+
+
+def clear(run: Path, *patterns: str) -> None:
+    """Remove what a run has written under these names; a failure only costs disk space."""
+    for path in (path for pattern in patterns for path in run.glob(pattern)):
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError as error:
+            print(f"warning: cannot remove {path}: {error}", file=sys.stderr)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -67,13 +112,9 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints and the best; a failure only costs disk space."""
-    best = (run / "best").read_text("utf-8").strip() if (run / "best").is_file() else None
-    for old in checkpoints(run)[:-keep_last]:
-        if old.name != best:
-            shutil.rmtree(
-                old, onerror=lambda _, path, error: print(f"cannot remove {path}: {error[1]}", file=sys.stderr)
-            )
+    """Remove all but the newest `keep_last` checkpoints and the best."""
+    best = read_line(run / "best")
+    clear(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old.name != best))
 
 
 def find_checkpoint(resume: Path) -> Path:
@@ -151,12 +192,22 @@ def write_json(file: Path, content) -> None:
 
 
 def point(pointer: Path, name: str) -> None:
-    """Make a one-line file say `name`; it holds the old name or the new one at any instant."""
-    aside = pointer.with_name(f".tmp-{pointer.name}")
-    aside.write_text(name + "\n", "utf-8")
+    """Make a one-line file say `name`."""
+    write_aside(pointer, name + "\n")
+
+
+def read_line(pointer: Path) -> str | None:
+    """What a one-line file says, or None without one."""
+    return pointer.read_text("utf-8").strip() if pointer.is_file() else None
+
+
+def write_aside(file: Path, text: str) -> None:
+    """Replace a file's content: it holds the old text or the new one at any instant."""
+    aside = file.with_name(f".tmp-{file.name}")
+    aside.write_text(text, "utf-8")
     flush(aside)
-    os.replace(aside, pointer)
-    flush(pointer.parent)
+    os.replace(aside, file)
+    flush(file.parent)
 
 
 def flush(path: Path) -> None:

@@ -5,6 +5,7 @@ the same run. `model.py` knows nothing of all this. Next: `spans.py`.
 """
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,14 @@ class Machine:
         return f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
 
 
-def choose_machine(device: str = "auto", dtype: str = "auto") -> Machine:
-    """Resolve the flags `--device` and `--dtype`; BadInput where the machine cannot do what was asked."""
+def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: bool = False) -> Machine:
+    """Resolve the flags `--device`, `--dtype` and `--deterministic`; BadInput where the machine cannot do it.
+
+    Deterministic kernels are slower, and give the same bits in every run on one machine.
+    """
+    if is_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

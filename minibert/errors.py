@@ -4,10 +4,11 @@ Everything below the command line raises `BadInput` for a file, folder or value 
 every command turns it into one line on stderr and exit code 2. Next: `folders.py`.
 """
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class BadInput(Exception):
@@ -32,7 +33,8 @@ class StopSignals:
     A second signal ends the process at once.
     """
 
-    received = 0
+    def __init__(self):
+        self.received, self.is_raising = 0, False
 
     def __enter__(self) -> "StopSignals":
         self.former = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -46,12 +48,30 @@ class StopSignals:
         if self.received:
             os._exit(128 + number)
         self.received = number
+        if self.is_raising:
+            raise Stopped(number)
         print(f"{signal.Signals(number).name}: stopping after this step; once more stops at once", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Within this inner block a signal raises Stopped at once: for long work by which nothing is lost."""
+        if self.received:
+            raise Stopped(self.received)
+        self.is_raising = True
+        try:
+            yield
+        finally:
+            self.is_raising = False
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command and end the process: 0 fine, 1 environment or divergence, 2 bad input, 130 Ctrl-C."""
+    """Run a command and end the process: 0 fine, 1 environment or divergence, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+
+    def stop(number: int, _) -> None:
+        raise Stopped(number)
+
     try:
+        signal.signal(signal.SIGTERM, stop)
         main()
         sys.stdout.flush()
         code = 0

@@ -5,6 +5,7 @@ scores of an evaluation. Next: `training.py`.
 """
 
 import json
+import math
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,9 +32,14 @@ def log(run: Path, step: int, epoch: float, **values) -> None:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def truncate_log(run: Path, step: int) -> None:
-    """Drop the lines after a step: the run that resumes there is going to write them again."""
+def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
+    """Drop the lines that the run that resumes at a step is going to write again, and one that a crash cut short."""
     file = run / "metrics.jsonl"
-    if distributed.is_main() and file.is_file():
-        lines = file.read_text("utf-8").splitlines(keepends=True)
-        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), "utf-8")
+    if not distributed.is_main() or not file.is_file():
+        return
+    kept = []
+    for line in file.read_text("utf-8").splitlines(keepends=True):
+        values = json.loads(line) if line.endswith("}\n") else {"step": math.inf}
+        if values["step"] < step or (values["step"] == step and (is_evaluated or "eval_loss" not in values)):
+            kept.append(line)
+    file.write_text("".join(kept), "utf-8")

@@ -9,6 +9,7 @@ Text is never edited: `answer_start` counts Python characters of the untouched c
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -37,11 +38,13 @@ class Example:
     is_impossible: bool | None = None
 
 
-def read_squad(files: str | Path | Iterable[str | Path], training: bool = False) -> list[Example]:
+def read_squad(
+    files: str | Path | Iterable[str | Path], training: bool = False, skip_bad_records: bool = False
+) -> list[Example]:
     """Read one file or several, in order. Training needs an answer to every question that has one.
 
-    A file without a single answer (a test set) is read for prediction. Raises BadInput naming the
-    first bad record and the number of others; ids must be unique over all the files.
+    A file without a single answer (a test set) is read for prediction. Raises BadInput naming the first bad record and
+    the number of others, or, with `skip_bad_records`, drops and counts them; ids must be unique over all the files.
     """
     files = [files] if isinstance(files, (str, Path)) else list(files)
     examples, seen = [], {}
@@ -55,14 +58,16 @@ def read_squad(files: str | Path | Iterable[str | Path], training: bool = False)
             else:
                 seen[example.id] = f"{file}: {place}"
                 examples.append((place, example))
-        has_gold = training or any(example.answers for _, example in examples[first:])
-        for place, example in examples[first:] if has_gold else ():
-            if not example.answers and not example.is_impossible:
-                faults.append((place, "no answers, and not marked is_impossible"))
-        if faults:
+        if training or any(example.answers for _, example in examples[first:]):
+            without = [row for row in examples[first:] if not row[1].answers and not row[1].is_impossible]
+            faults += [(place, "no answers, and not marked is_impossible") for place, _ in without]
+            examples = [row for row in examples if row not in without] if without else examples
+        if faults and not skip_bad_records:
             others = ", ".join(place for place, _ in faults[1:5])
             more = f" ({len(faults) - 1} more bad: {others}{', ..' * (len(faults) > 5)})" if others else ""
             raise BadInput(file, faults[0][0], faults[0][1] + more)
+        if faults:
+            print(f"{file}: dropped {len(faults)} bad records, the first at {': '.join(faults[0])}", file=sys.stderr)
         if len(examples) == first:
             raise BadInput(file, "data", "0 questions")
     return [example for _, example in examples]

@@ -9,7 +9,6 @@ import math
 import signal
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from minibert import distributed
 from minibert.answering import evaluate
-from minibert.batches import collate, training_batches
-from minibert.checkpoint import load_optimizer, load_state, save_checkpoint
+from minibert.batches import Plan
+from minibert.checkpoint import load_optimizer, load_state, read_line, read_scores, record_scores, save_checkpoint
 from minibert.device import Machine, prepare
 from minibert.errors import Stopped, StopSignals
 from minibert.journal import log, progress_bar, say, truncate_log
@@ -31,6 +30,7 @@ from minibert.tokenizer import Tokenizer
 from minibert.windows import Windows
 
 LOG_STEPS = 10
+MOST_SKIPS = 25  # in a row: a loss that float16 cannot hold at any scale has diverged
 ESTIMATE_STEPS = 20
 
 
@@ -77,7 +77,6 @@ class Position:
     windows: int = 0  # windows seen
     loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
     recent_loss: float = 0.0  # over the steps since
-    best_f1: float = -1.0
     seconds: float = 0.0  # spent, evaluations and saves included
 
 
@@ -91,27 +90,29 @@ class Training:
         self,
         model: BertForQuestionAnswering,
         tokenizer: Tokenizer,
-        windows: Windows,
+        train_set: tuple[list[Example], Windows],
         settings: Namespace,
         machine: Machine,
         eval_set: tuple[list[Example], Windows] | None = None,
     ):
         self.model, self.tokenizer, self.machine = prepare(model, machine), tokenizer, machine
-        self.windows, self.eval_set = windows, eval_set
+        self.examples, windows = train_set
+        self.eval_set = eval_set
         self.settings, self.run = settings, Path(settings.output_dir)
         self.replica = distributed.replicate(self.model)
         self.optimizer = make_optimizer(self.model, settings.learning_rate, settings.weight_decay)
         # Only float16 needs its loss scaled: many gradients are smaller than its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
         self.at = Position()
+        # Kept on the device, so that no step has to wait for them.
         self.recent_loss = torch.zeros((), device=machine.device)
         self.recent_norm = torch.zeros((), device=machine.device)
+        self.diverged_at = torch.zeros((), device=machine.device, dtype=torch.int64)  # the first such step, or 0
+        self.skips = 0  # updates that float16 left out since the last one it took
         self.scores: dict[str, float] = {}
 
-        self.micro_batches_per_step = settings.gradient_accumulation_steps * distributed.world_size()
-        batches = math.ceil(len(windows) / settings.batch_size)
-        self.steps_per_epoch = math.ceil(batches / self.micro_batches_per_step)
-        self.total_steps = settings.max_steps or settings.epochs * self.steps_per_epoch
+        self.plan = Plan(windows, settings.batch_size, settings.gradient_accumulation_steps, settings.seed)
+        self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint as if the run had never stopped."""
@@ -120,56 +121,42 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         load_optimizer(checkpoint, self.model, self.optimizer)
         self.recent_loss += self.at.recent_loss if distributed.is_main() else 0.0
-        truncate_log(self.run, self.at.step)
+        self.scores = read_scores(checkpoint)
+        truncate_log(self.run, self.at.step, is_evaluated=bool(self.scores))
 
     def train(self) -> dict[str, float]:
-        """Train to the end, with an evaluation and a checkpoint after each epoch; return the summary.
+        """Train to the end, with a checkpoint and an evaluation after each epoch; return the summary.
 
         Raises FloatingPointError when loss or gradient are no longer finite, and Stopped after a signal.
         """
         self.begin = time.perf_counter() - self.at.seconds
-        if self.eval_set and self.at.step == 0:
-            self.evaluate("untrained head" if self.model.new_parameters else "before training")
-        self.model.train()
-        self.loop_begin = self.last_log = time.perf_counter(), self.at.step, self.at.windows
         with StopSignals() as signals, progress_bar(self.at.step, self.total_steps) as bar:
-            for micro_batches, windows_in_step in self.steps():
-                self.step(micro_batches, windows_in_step)
+            if self.ends_epoch and not self.scores:
+                self.evaluate(signals)
+            self.model.train()
+            self.loop_begin = self.last_log = time.perf_counter(), self.at.step, self.at.windows
+            while self.at.step < self.total_steps:
+                self.step(*self.plan.share(self.at.step))
                 bar.update()
-                ends_epoch = self.at.step % self.steps_per_epoch == 0 or self.at.step == self.total_steps
-                is_best = ends_epoch and self.eval_set is not None and self.evaluate(f"epoch {self.epoch:g}")
                 is_stopping = distributed.agree(signals.received > 0)
-                if ends_epoch or is_stopping or self.at.step % (self.settings.save_steps or self.total_steps) == 0:
-                    self.save(is_best)
+                if self.ends_epoch or is_stopping or self.at.step % (self.settings.save_steps or math.inf) == 0:
+                    self.save()
                 if is_stopping:
                     raise Stopped(signals.received or signal.SIGTERM)
+                self.model.new_parameters = []
+                if self.ends_epoch:  # after the save: an evaluation may take minutes, and can be done again
+                    self.evaluate(signals)
         return self.summary() | self.scores
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the run stands at the end of an epoch, or at its start or its end."""
+        return self.at.step % self.plan.steps_per_epoch == 0 or self.at.step == self.total_steps
 
     @property
     def epoch(self) -> float:
         """Epochs done."""
-        return self.at.step / self.steps_per_epoch
-
-    def steps(self) -> Iterator[tuple[list[tuple[dict, int]], int]]:
-        """What `step` takes, from where the run stands to its end."""
-        while self.at.step < self.total_steps:
-            epoch, first = divmod(self.at.step, self.steps_per_epoch)
-            batches = training_batches(self.windows.lengths, self.settings.batch_size, self.settings.seed, epoch)
-            for index in range(first, min(self.steps_per_epoch, first + self.total_steps - self.at.step)):
-                yield self.share(batches, index)
-
-    def share(self, batches: list[np.ndarray], index: int) -> tuple[list[tuple[dict, int]], int]:
-        """This rank's micro-batches, with weights, of a step of the epoch; and the windows of the whole step.
-
-        The epoch's batches are cut into steps and dealt to the ranks in turn, so that N ranks take in one step what
-        one process takes with N times the accumulation. A rank that gets none in the last step takes the first one
-        with weight 0: every rank must take part in the averaging.
-        """
-        size = self.micro_batches_per_step
-        of_step = batches[index * size : (index + 1) * size]
-        mine = of_step[distributed.rank() :: distributed.world_size()]
-        weighted = [(indices, 1) for indices in mine] or [(of_step[0], 0)]
-        return [(collate(self.windows, indices), weight) for indices, weight in weighted], sum(map(len, of_step))
+        return self.at.step / self.plan.steps_per_epoch
 
     def step(self, micro_batches: list[tuple[dict, int]], windows_in_step: int) -> None:
         """Take one step, and note what it gave."""
@@ -183,12 +170,17 @@ class Training:
         arguments = self.optimizer, self.scaler, self.machine, settings.max_grad_norm
         loss, norm = train_step(self.replica, micro_batches, windows_in_step, *arguments)
         is_update = self.scaler.get_scale() >= scale  # a lower scale is the scaler's word that it left one out
-        self.recent_loss += loss
-        if is_update:
-            self.recent_norm = norm
+        self.skips = 0 if is_update else self.skips + 1
+        self.scores = {}
         self.at.step += 1
         self.at.update += is_update
         self.at.windows += windows_in_step
+        self.recent_loss += loss
+        if is_update:
+            self.recent_norm = norm
+        is_sound = torch.isfinite(loss) & torch.isfinite(self.recent_norm) & (self.skips <= MOST_SKIPS)
+        is_first = ~is_sound & (self.diverged_at == 0)
+        self.diverged_at = torch.where(is_first, self.at.step, self.diverged_at)
         if self.at.step % LOG_STEPS == 0 or self.at.step == self.total_steps:
             self.log_losses(rate)
         seconds, steps, _ = np.subtract((time.perf_counter(), self.at.step, 0), self.loop_begin)
@@ -217,26 +209,33 @@ class Training:
     def read_losses(self) -> float:
         """The sum of the losses since the last line, over all ranks.
 
-        Raises FloatingPointError if it or the gradient is not finite.
+        Raises FloatingPointError, naming the step and its questions, if any loss or gradient was not finite.
         """
-        loss, norm = float(distributed.total(self.recent_loss.clone())), float(self.recent_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        loss, step = float(distributed.total(self.recent_loss.clone())), int(self.diverged_at)
+        if distributed.agree(step > 0):
+            of_step = np.concatenate(self.plan.step((step or self.at.step) - 1))
+            ids = [self.examples[i].id for i in np.unique(self.plan.windows.example[of_step])]
             raise FloatingPointError(
-                f"loss {loss}, gradient norm {norm} at or before step {self.at.step}: the run has diverged; what was "
-                f"saved in {self.run} is sound; start anew with a lower --learning_rate, or with --dtype float32"
+                f"step {step}: loss or gradient are not finite; its questions are {', '.join(ids)}; the last good "
+                f"checkpoint is {read_line(self.run / 'latest') or 'none'} in {self.run}; start anew with a lower "
+                f"--learning_rate, or with --dtype float32"
             )
         return loss
 
-    def evaluate(self, label: str) -> bool:
-        """Print and log loss and scores on the evaluation set; return whether they are the best so far."""
-        self.scores, _ = evaluate(self.model, *self.eval_set, self.machine, self.settings)
+    def evaluate(self, signals: StopSignals) -> None:
+        """Loss and scores on the evaluation set, if there is one: printed, logged and noted in the checkpoint."""
+        if not self.eval_set:
+            return
+        with signals.raising():
+            self.scores, _ = evaluate(self.model, *self.eval_set, self.machine, self.settings)
+        start = "untrained head" if self.model.new_parameters else "before training"
+        label = f"epoch {self.epoch:g}" if self.at.step else start
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
         log(self.run, self.at.step, self.epoch, **self.scores)
-        is_best = self.scores["f1"] > self.at.best_f1 and self.at.step > 0
-        self.at.best_f1 = self.scores["f1"] if is_best else self.at.best_f1
-        return is_best
+        if self.at.step and distributed.is_main():
+            record_scores(self.run, self.at.step, self.scores)
 
-    def save(self, is_best: bool) -> None:
+    def save(self) -> None:
         """A checkpoint of this step. Nothing that is not finite is ever written."""
         self.at.recent_loss = self.read_losses()
         self.at.seconds = time.perf_counter() - self.begin
@@ -247,7 +246,7 @@ class Training:
         }
         with distributed.main_first():
             if distributed.is_main():
-                of_run = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last, is_best
+                of_run = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last
                 save_checkpoint(self.run, self.at.step, *of_run)
 
     def summary(self) -> dict[str, float]:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from conftest import drawn, tiny_config
 
-from minibert.checkpoint import checkpoints, find_checkpoint, load_optimizer, load_state, save_checkpoint, verify
+from minibert.checkpoint import (
+    checkpoints,
+    find_checkpoint,
+    load_optimizer,
+    load_state,
+    locked,
+    record_scores,
+    save_checkpoint,
+    verify,
+)
 from minibert.errors import BadInput
 from minibert.folders import find_folder
 from minibert.model import BertForQuestionAnswering
@@ -24,8 +33,11 @@ def parts(tokenizer):
     return model, tokenizer, optimizer
 
 
-def save(run, step, parts, keep_last=2, is_best=False):
-    return save_checkpoint(run, step, *parts, {"position": {"step": step}}, keep_last, is_best)
+def save(run, step, parts, f1=None):
+    checkpoint = save_checkpoint(run, step, *parts, {"position": {"step": step}}, 2)
+    if f1 is not None:
+        record_scores(run, step, {"f1": f1})
+    return checkpoint
 
 
 def test_a_checkpoint_is_a_model_folder_with_its_optimizer(tmp_path, parts):
@@ -42,8 +54,8 @@ def test_a_checkpoint_is_a_model_folder_with_its_optimizer(tmp_path, parts):
 
 
 def test_the_newest_are_kept_and_the_best(tmp_path, parts):
-    for step in (1, 2, 3, 4, 5):
-        save(tmp_path, step, parts, is_best=step == 2)
+    for step, f1 in enumerate((20.0, 50.0, 40.0, 50.0, 30.0), start=1):
+        save(tmp_path, step, parts, f1)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
     assert find_folder(tmp_path).name == "checkpoint-2"  # to ask and evaluate: the best
     assert find_checkpoint(tmp_path).name == "checkpoint-5"  # to resume: the latest
@@ -86,8 +98,8 @@ def test_a_half_written_folder_is_no_checkpoint(tmp_path, parts):
     (tmp_path / ".tmp-checkpoint-2").mkdir()
     (tmp_path / "checkpoint-3").mkdir()
     assert find_checkpoint(tmp_path).name == "checkpoint-1"
-    save(tmp_path, 2, parts)
-    assert not (tmp_path / ".tmp-checkpoint-2").exists()
+    with locked(tmp_path):
+        assert not (tmp_path / ".tmp-checkpoint-2").exists()  # swept
 
 
 def test_a_failed_save_leaves_the_old_checkpoints_alone(tmp_path, parts, monkeypatch):

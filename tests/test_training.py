@@ -7,6 +7,7 @@ import signal
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import drawn, tiny_config, write_toy_squad
@@ -46,13 +47,18 @@ def still_model() -> BertForQuestionAnswering:
     return drawn(BertForQuestionAnswering(config))
 
 
+def toy_set(tmp_path: Path, tokenizer, questions: int, words: int = 0):
+    """Toy examples and their windows."""
+    examples = read_squad(write_toy_squad(tmp_path / "toy.json", questions, words=words))
+    return examples, make_windows(examples, tokenizer, 64, 16)
+
+
 @pytest.fixture
-def windows(tmp_path, tokenizer):
+def train_set(tmp_path, tokenizer):
     """16 windows of one length: no padding, over which our loss and that of transformers would differ."""
-    examples = read_squad(write_toy_squad(tmp_path / "toy.json", 16, words=20))
-    made = make_windows(examples, tokenizer, 64, 16)
-    assert len(made) == 16 and len(set(made.lengths)) == 1
-    return made
+    examples, windows = toy_set(tmp_path, tokenizer, 16, words=20)
+    assert len(windows) == 16 and len(set(windows.lengths)) == 1
+    return examples, windows
 
 
 @pytest.fixture
@@ -92,7 +98,7 @@ def plain_transformers_loop(model, windows, run: Namespace, epochs: int) -> list
     return losses
 
 
-def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, windows, recorded):
+def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, train_set, recorded):
     transformers = pytest.importorskip("transformers")
     run = settings(
         tmp_path / "run",
@@ -106,8 +112,8 @@ def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, wind
     save_model(ours, tokenizer, tmp_path / "start")
     theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "start", dtype=torch.float32).train()
 
-    their_losses = plain_transformers_loop(theirs, windows, run, 10)
-    Training(ours, tokenizer, windows, run, CPU).train()
+    their_losses = plain_transformers_loop(theirs, train_set[1], run, 10)
+    Training(ours, tokenizer, train_set, run, CPU).train()
     our_losses, norms = zip(*recorded)
 
     assert len(our_losses) == 20 and min(norms) > run.max_grad_norm  # clipping is active at every step
@@ -128,9 +134,9 @@ def has_no_gradient(name: str) -> bool:
     return name.endswith(("key.bias", "span_head.bias", "layers.1.feed_forward_norm.bias"))
 
 
-def test_the_parameters_left_out_of_that_comparison_have_no_gradient(windows):
+def test_the_parameters_left_out_of_that_comparison_have_no_gradient(train_set):
     model = still_model()
-    batch = collate(windows, torch.arange(5).numpy())
+    batch = collate(train_set[1], torch.arange(5).numpy())
     positions = batch.pop("start_positions"), batch.pop("end_positions")
     span_loss(*model(**batch), *positions).backward()
     sizes = {name: float(parameter.grad.abs().max()) for name, parameter in model.named_parameters()}
@@ -139,43 +145,44 @@ def test_the_parameters_left_out_of_that_comparison_have_no_gradient(windows):
 
 @pytest.mark.parametrize("questions", [16, 18, 21])  # whole steps; a short last batch; a step with one batch too few
 def test_2_x_batch_4_equals_1_x_batch_8(tmp_path, tokenizer, recorded, questions):
-    examples = read_squad(write_toy_squad(tmp_path / "toy.json", questions))  # of different lengths: padding differs
-    windows = make_windows(examples, tokenizer, 64, 16)
+    train_set = toy_set(tmp_path, tokenizer, questions)  # of different lengths: padding differs
     plans = {}
     for batch_size, accumulation in ((4, 2), (8, 1)):
         run = settings(
             tmp_path / f"run{batch_size}", batch_size=batch_size, gradient_accumulation_steps=accumulation, epochs=1
         )
-        training = Training(still_model(), tokenizer, windows, run, CPU)
+        training = Training(still_model(), tokenizer, train_set, run, CPU)
         training.model.train()
         # The same windows for both: the pairs of batches of 4 that stand in the one batch of 8.
-        batches = [torch.arange(questions).numpy()[i : i + batch_size] for i in range(0, questions, batch_size)]
+        order = torch.arange(questions).numpy()
+        training.plan.batches = [order[i : i + batch_size] for i in range(0, questions, batch_size)]
+        training.plan.epoch = 0
         steps = math.ceil(questions / 8)
-        plans[batch_size] = [train_step_of(training, batches, index) for index in range(steps)]
+        plans[batch_size] = [train_step_of(training, index) for index in range(steps)]
     assert plans[4] == pytest.approx(plans[8], abs=1e-5)
 
 
-def train_step_of(training: Training, batches: list, index: int) -> float:
+def train_step_of(training: Training, index: int) -> float:
     training.optimizer.param_groups[0]["lr"] = training.optimizer.param_groups[1]["lr"] = 1e-3
     loss, _ = train_step(
-        training.model, *training.share(batches, index), training.optimizer, training.scaler, training.machine, 1.0
+        training.model, *training.plan.share(index), training.optimizer, training.scaler, training.machine, 1.0
     )
     return float(loss)
 
 
 def test_the_steps_loss_is_the_mean_over_its_windows(tmp_path, tokenizer):
-    windows = make_windows(read_squad(write_toy_squad(tmp_path / "toy.json", 7)), tokenizer, 64, 16)
+    train_set = toy_set(tmp_path, tokenizer, 7)
     model = still_model()
-    training = Training(model, tokenizer, windows, settings(tmp_path / "run", gradient_accumulation_steps=2), CPU)
-    batches = [torch.arange(7).numpy()[:4], torch.arange(7).numpy()[4:]]
+    training = Training(model, tokenizer, train_set, settings(tmp_path / "run", gradient_accumulation_steps=2), CPU)
+    training.plan.epoch, training.plan.batches = 0, [torch.arange(7).numpy()[:4], torch.arange(7).numpy()[4:]]
     alone = []
     for i in range(7):
-        batch = collate(windows, torch.tensor([i]).numpy())
+        batch = collate(train_set[1], torch.tensor([i]).numpy())
         start_logits, end_logits = model(batch["input_ids"], None, batch["token_type_ids"])
         alone.append(
             float(span_loss(start_logits, end_logits, batch["start_positions"], batch["end_positions"]).detach())
         )
-    assert train_step_of(training, batches, 0) == pytest.approx(sum(alone) / 7, abs=1e-5)
+    assert train_step_of(training, 0) == pytest.approx(sum(alone) / 7, abs=1e-5)
 
 
 def test_span_loss_does_not_depend_on_padding():
@@ -190,19 +197,19 @@ def test_span_loss_does_not_depend_on_padding():
     assert float(loss) == pytest.approx(float(by_hand), abs=1e-6)
 
 
-def test_steps_per_epoch_and_max_steps(tmp_path, tokenizer, windows):
+def test_steps_per_epoch_and_max_steps(tmp_path, tokenizer, train_set):
     run = settings(tmp_path, batch_size=3, gradient_accumulation_steps=4, epochs=3)
-    assert Training(still_model(), tokenizer, windows, run, CPU).total_steps == 3 * 2  # ceil(ceil(16 / 3) / 4)
+    assert Training(still_model(), tokenizer, train_set, run, CPU).total_steps == 3 * 2  # ceil(ceil(16 / 3) / 4)
     run.max_steps = 5
-    training = Training(still_model(), tokenizer, windows, run, CPU)
+    training = Training(still_model(), tokenizer, train_set, run, CPU)
     training.train()
     assert training.at.step == 5 and training.epoch == 2.5
 
 
-def test_a_divergence_stops_the_run_and_is_never_saved(tmp_path, tokenizer, windows):
+def test_a_divergence_stops_the_run_and_is_never_saved(tmp_path, tokenizer, train_set):
     run = settings(tmp_path / "run", epochs=3, save_steps=1)
     Path(run.output_dir).mkdir()
-    training = Training(still_model(), tokenizer, windows, run, CPU)
+    training = Training(still_model(), tokenizer, train_set, run, CPU)
     take_step = training.step
 
     def poisoned(micro_batches, windows_in_step):
@@ -212,40 +219,42 @@ def test_a_divergence_stops_the_run_and_is_never_saved(tmp_path, tokenizer, wind
         take_step(micro_batches, windows_in_step)
 
     training.step = poisoned
-    with pytest.raises(FloatingPointError, match="step 3"):
+    with pytest.raises(FloatingPointError) as caught:
         training.train()
+    ids = [train_set[0][i].id for i in np.unique(train_set[1].example[training.plan.step(2)[0]])]
+    assert f"step 3: loss or gradient are not finite; its questions are {', '.join(ids)};" in str(caught.value)
+    assert "the last good checkpoint is checkpoint-2" in str(caught.value)
     assert sorted(path.name for path in Path(run.output_dir).glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, tokenizer, windows):
-    training = Training(still_model(), tokenizer, windows, settings(tmp_path / "run", save_steps=1), CPU)
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, tokenizer, train_set):
+    training = Training(still_model(), tokenizer, train_set, settings(tmp_path / "run", save_steps=1), CPU)
     training.model.span_head.weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(FloatingPointError):
         training.train()
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
-def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_data(tmp_path, tokenizer, windows):
+def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_data(tmp_path, tokenizer, train_set):
     """On the CPU, where float16 is slow but scaled in the same way."""
     run = settings(tmp_path / "run", epochs=20)
-    training = Training(still_model(), tokenizer, windows, run, Machine(torch.device("cpu"), torch.float16))
+    training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16))
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     training.log_losses = lambda rate: None
     training.loop_begin = (0.0, 0, 0)
-    steps = training.steps()
-    training.step(*next(steps))
+    training.step(*training.plan.share(0))
     assert (training.at.step, training.at.update, training.at.windows) == (1, 0, 4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
     while training.at.update == 0:
-        training.step(*next(steps))
+        training.step(*training.plan.share(training.at.step))
     rate = training.optimizer.param_groups[0]["lr"]
     assert rate == 0.0  # the first update that counts has the schedule's first rate, however late it comes
 
 
-def test_float16_learns_with_a_scaled_loss(tmp_path, tokenizer, windows, recorded):
+def test_float16_learns_with_a_scaled_loss(tmp_path, tokenizer, train_set, recorded):
     run = settings(tmp_path / "run", epochs=10, learning_rate=4e-3)
-    Training(still_model(), tokenizer, windows, run, Machine(torch.device("cpu"), torch.float16)).train()
+    Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16)).train()
     assert recorded[-1][0] < recorded[0][0] / 2
 
 
@@ -253,16 +262,16 @@ def test_float16_learns_with_a_scaled_loss(tmp_path, tokenizer, windows, recorde
 @pytest.mark.parametrize("stop", [1, 3, 4, 7])  # the first, mid-epoch, an epoch's end, the last but one
 def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
     """With dropout and accumulation; the runs differ in nothing but an interruption."""
-    windows = make_windows(read_squad(write_toy_squad(tmp_path / "toy.json", 30)), tokenizer, 64, 16)
+    train_set = toy_set(tmp_path, tokenizer, 30)
     machine = Machine(torch.device("cpu"), dtype)
     changes = {"gradient_accumulation_steps": 2, "save_steps": 1, "keep_last": 9}
 
     def fresh(folder: str) -> Training:
         model = drawn(BertForQuestionAnswering(tiny_config()))
-        return Training(model, tokenizer, windows, settings(tmp_path / folder, **changes), machine)
+        return Training(model, tokenizer, train_set, settings(tmp_path / folder, **changes), machine)
 
     whole = fresh("whole")
-    assert (whole.steps_per_epoch, whole.total_steps) == (4, 8)
+    assert (whole.plan.steps_per_epoch, whole.total_steps) == (4, 8)
     whole.train()
 
     stopped = fresh("stopped")
@@ -278,7 +287,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
         stopped.train()
     checkpoint = tmp_path / "stopped" / f"checkpoint-{stop}"
 
-    resumed = Training(load_model(checkpoint), tokenizer, windows, settings(tmp_path / "stopped", **changes), machine)
+    resumed = Training(load_model(checkpoint), tokenizer, train_set, settings(tmp_path / "stopped", **changes), machine)
     resumed.resume(checkpoint)
     resumed.train()
     for file in ("model.safetensors", "optimizer.safetensors"):
