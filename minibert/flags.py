@@ -15,10 +15,12 @@ class Flags(argparse.ArgumentParser):
     """An ArgumentParser with those manners; `add` is its `add_argument` with the default shown in the help."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(allow_abbrev=False, **options)
 
-    def add(self, name: str, **options) -> None:
-        self.add_argument(name, **options)
+    def add(self, name: str, *, help: str, **options) -> None:
+        default = options.get("default")
+        shown = f" (default: {default})" if default is not None else ""
+        self.add_argument(name, help=help.replace("%", "%%") + shown, **options)
 
     def parse(self, words: list[str] | None = None) -> argparse.Namespace:
         """Parse sys.argv[1:] (or `words`), `--batch-size 8` and `--batch-size=8` read as `--batch_size`."""
