@@ -22,7 +22,7 @@ from typing import TextIO
 from minibert.answering import QuestionAnswering, pipeline
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_device_flags, add_window_flags, check_window_flags
-from minibert.squad import refuse, text_fault
+from minibert.squad import finite, refuse, text_fault
 
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
 
@@ -180,7 +180,7 @@ def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
 def parse(line: str) -> dict:
     """A record {id, question, context} of the stream, or {id, error} saying what is wrong with the line."""
     try:
-        record = json.loads(line, parse_constant=refuse)
+        record = json.loads(line, parse_constant=refuse, parse_float=finite)
         if not isinstance(record, dict):
             return {"id": None, "error": "expected a JSON object"}
         json.dumps(record.get("id"), ensure_ascii=False).encode()  # an id must be fit to be written again

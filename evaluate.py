@@ -44,6 +44,9 @@ def read_flags() -> Namespace:
     if not args.data:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     check_window_flags(args)
+    files = Path(args.predictions or ""), Path(args.data)
+    if all(file.is_file() for file in files) and files[0].samefile(files[1]):
+        raise BadInput("--predictions", args.predictions, "is the data itself; name another file")
     return args
 
 
@@ -55,7 +58,7 @@ def settings_of_run(folder: Path) -> dict:
     state = read_json(file)
     saved = state.get("settings") if isinstance(state, dict) else None
     for key, kind in OF_THE_RUN.items():
-        if not isinstance(saved, dict) or not isinstance(saved.get(key), kind):
+        if not isinstance(saved, dict) or key not in saved or not isinstance(saved[key], kind):
             raise BadInput(file, f"settings.{key}", "is missing or of the wrong kind")
     return {key: saved[key] for key in OF_THE_RUN}
 

@@ -7,6 +7,7 @@ Flags -> examples, windows, model -> `minibert.training`. The last line of stdou
 
 import contextlib
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def find_resumed(args: Namespace) -> Path | None:
     return None
 
 
+def load_settings(checkpoint: Path, args: Namespace) -> dict:
+    """The settings of a run's first start, but for the flags of this start alone; each of its flag's kind."""
+    saved = load_state(checkpoint, ("settings",))["settings"]
+    for name, value in vars(args).items():
+        found = saved.get(name) if isinstance(saved, dict) else None
+        if value is not None and type(found) is not type(value) and name not in FREE_TO_CHANGE:
+            raise BadInput(
+                checkpoint / "trainer_state.json", f"settings.{name}", f"must be like {value!r}, not {found!r}"
+            )
+    return {name: value for name, value in saved.items() if name not in ("resume", "overwrite")}
+
+
 def read_settings() -> tuple[Namespace, Path | None]:
     """The resolved settings of the run, and the checkpoint that it resumes from.
 
@@ -92,19 +105,17 @@ def read_settings() -> tuple[Namespace, Path | None]:
     default = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
     checkpoint = find_resumed(Namespace(**vars(args) | {"output_dir": args.output_dir or default}))
     if checkpoint:
-        saved = load_state(checkpoint, ("settings",))["settings"]
-        flags.set_defaults(
-            **{name: value for name, value in saved.items() if name in args and name not in ("resume", "overwrite")}
-        )
+        saved = load_settings(checkpoint, args)
+        flags.set_defaults(**{name: saved[name] for name in saved if name in args})
         args = flags.parse()
     args.output_dir = args.output_dir or default
     check_window_flags(args)
-    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if Path(file).is_file()]
+    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if os.access(file, os.R_OK)]
     args.world_size = distributed.world_size()
     for name in set(saved) - FREE_TO_CHANGE if checkpoint else ():
         if getattr(args, name, None) != saved[name]:
             what = f"is {getattr(args, name, None)}, but the run in {checkpoint} has {saved[name]}"
-            raise BadInput(f"--{name}", "", f"{what}; --resume needs the same")
+            raise BadInput(f"--{name.removesuffix('_sha256')}", "", f"{what}; --resume needs the same")
     return args, checkpoint
 
 

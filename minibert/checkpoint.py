@@ -32,6 +32,7 @@ from minibert.weights import save_model, save_tensors
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
 
 
 def save_checkpoint(
@@ -72,16 +73,25 @@ def save_checkpoint(
 def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
     """Note the scores of run/checkpoint-<step> in it, as eval_results.json, and point `best` at it if its F1 is."""
     checkpoint = run / f"checkpoint-{step}"
-    best = read_line(run / "best")
+    best = best_checkpoint(run)
     write_aside(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
-    if best is None or scores["f1"] > read_scores(run / best).get("f1", -1.0):
+    if best is None or scores["f1"] > read_scores(best).get("f1", -1.0):
         point(run / "best", checkpoint.name)
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that `best` names, if it is one of the run's."""
+    name = read_line(run / "best")
+    return next((checkpoint for checkpoint in checkpoints(run) if checkpoint.name == name), None)
 
 
 def read_scores(checkpoint: Path) -> dict[str, float]:
     """The scores that were noted in a checkpoint; none if it has not been evaluated."""
     file = checkpoint / "eval_results.json"
-    return read_json(file) if file.is_file() else {}
+    scores = read_json(file) if file.is_file() else {}
+    if not isinstance(scores, dict) or not all(type(value) in (int, float) for value in scores.values()):
+        raise BadInput(file, "", "expected an object of numbers; remove the file, and the run evaluates again")
+    return scores
 
 
 @contextlib.contextmanager
@@ -113,8 +123,8 @@ def checkpoints(run: Path) -> list[Path]:
 
 def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` checkpoints and the best."""
-    best = read_line(run / "best")
-    clear(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old.name != best))
+    best = best_checkpoint(run)
+    clear(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old != best))
 
 
 def find_checkpoint(resume: Path) -> Path:
@@ -132,13 +142,16 @@ def find_checkpoint(resume: Path) -> Path:
 
 
 def verify(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file must be as its manifest says."""
+    """What is wrong with a checkpoint, or None: it must have what a run needs, as its manifest says."""
     try:
-        manifest = read_json(checkpoint / MANIFEST)
+        manifest, present = read_json(checkpoint / MANIFEST), os.listdir(checkpoint)
+        if not isinstance(manifest, dict) or not set(manifest) >= NEEDED:
+            return f"its manifest does not list {', '.join(sorted(NEEDED))}"
         for name, expected in manifest.items():
-            if fingerprint(checkpoint / name) != expected:
-                return f"{name} is damaged"
-    except (BadInput, OSError, AttributeError) as error:
+            # A name that is not in the folder's own list could lead out of it.
+            if name not in present or fingerprint(checkpoint / name) != expected:
+                return f"{name} is missing or damaged"
+    except (BadInput, OSError) as error:
         return f"is not complete ({error})"
     return None
 
@@ -171,10 +184,10 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
     for name, parameter in model.named_parameters():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             tensor = tensors.pop(f"{name}.{key}", None)
-            if tensor is None:
-                raise BadInput(file, f"{name}.{key}", "is missing")
-            device = parameter.device
-            optimizer.state[parameter][key] = tensor.to(device)
+            shape = torch.Size() if key == "step" else parameter.shape
+            if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+                raise BadInput(file, f"{name}.{key}", f"must hold finite float32 numbers of shape {tuple(shape)}")
+            optimizer.state[parameter][key] = tensor.to(parameter.device)
 
 
 def load_state(checkpoint: Path, keys: tuple[str, ...]) -> dict:
@@ -198,7 +211,7 @@ def point(pointer: Path, name: str) -> None:
 
 def read_line(pointer: Path) -> str | None:
     """What a one-line file says, or None without one."""
-    return pointer.read_text("utf-8").strip() if pointer.is_file() else None
+    return pointer.read_text("utf-8", errors="replace").strip() if pointer.is_file() else None
 
 
 def write_aside(file: Path, text: str) -> None:

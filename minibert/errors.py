@@ -91,6 +91,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def complain(message, code: int) -> int:
-    """Print one `error:` line on stderr, whatever line breaks the message holds, and return the code."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    """Print one `error:` line on stderr and return the code. What a file says may hold anything: only text gets out."""
+    line = " ".join(str(message).split())
+    print("error:", "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
     return code

@@ -38,12 +38,12 @@ class Flags(argparse.ArgumentParser):
 
     @staticmethod
     def whole(least: int):
-        """An argparse type: a whole number of at least `least`."""
+        """An argparse type: a whole number from `least` to 2**31 - 1."""
 
         def whole_number(text: str) -> int:
             value = int(text)
-            if value < least:
-                raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+            if not least <= value < 2**31:
+                raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {2**31 - 1}, not {value}")
             return value
 
         return whole_number

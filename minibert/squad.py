@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.errors import BadInput
+
+MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
 
 
 class Gold(NamedTuple):
@@ -59,9 +62,10 @@ def read_squad(
                 seen[example.id] = f"{file}: {place}"
                 examples.append((place, example))
         if training or any(example.answers for _, example in examples[first:]):
-            without = [row for row in examples[first:] if not row[1].answers and not row[1].is_impossible]
-            faults += [(place, "no answers, and not marked is_impossible") for place, _ in without]
-            examples = [row for row in examples if row not in without] if without else examples
+            is_answered = [bool(example.answers or example.is_impossible) for _, example in examples[first:]]
+            rows = list(zip(examples[first:], is_answered))
+            faults += [(row[0], "no answers, and not marked is_impossible") for row, is_good in rows if not is_good]
+            examples[first:] = [row for row, is_good in rows if is_good]
         if faults and not skip_bad_records:
             others = ", ".join(place for place, _ in faults[1:5])
             more = f" ({len(faults) - 1} more bad: {others}{', ..' * (len(faults) > 5)})" if others else ""
@@ -138,10 +142,14 @@ def to_example(record, title: str, context: str) -> Example:
 
 
 def text_fault(text, may_be_blank: bool = False) -> str | None:
-    """What makes a value no usable text, or None: not a string, half a surrogate pair, or nothing that shows."""
+    """What makes a value no usable text, or None: no string, too long, half a surrogate pair, or nothing that shows."""
     if not isinstance(text, str):
         return f"must be a string, not {text!r}"
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if len(text) > MOST_CHARACTERS:
+        return f"has {len(text)} characters, more than {MOST_CHARACTERS}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return "holds half of a surrogate pair, which is not a character"
     if not may_be_blank and not any(character.isprintable() and not character.isspace() for character in text):
         return f"must be a string that is not blank, not {text!r}"
@@ -165,7 +173,7 @@ def explain_offset(text: str, start: int, context: str) -> str:
     found = context[start : start + len(text)]
     past = f", and the context has only {len(context)} characters" if start >= len(context) else ""
     message = f"the answer {text!r} is not at answer_start {start}, where {found!r} stands{past}"
-    places = list(islice((match.start() for match in re.finditer(re.escape(text), context)), 100))
+    places = list(islice((match.start() for match in re.finditer(re.escape(text), context)), 10))
     for i in places:
         before = context[:i]
         if len(before.encode("utf-8")) == start:
@@ -187,8 +195,8 @@ def read_json(file: str | Path):
     path = Path(file)
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        raise BadInput(file, "", f"cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise BadInput(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     for start, what in (
         (b"version https://git-lfs", "is a git-LFS pointer, not the file; run `git lfs pull`"),
         (b"<", "looks like HTML or XML, not JSON; download the raw file"),
@@ -217,8 +225,8 @@ def unique_keys(pairs: list[tuple]) -> dict:
     """The object of these pairs; `json` alone would silently keep the last of two equal keys."""
     result = dict(pairs)
     if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice in one object")
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {key!r} stands twice in one object")
     return result
 
 

@@ -14,10 +14,11 @@ import tokenizers
 
 from minibert.errors import BadInput
 from minibert.folders import find_folder
-from minibert.squad import read_json
+from minibert.squad import read_json, text_fault
 
 # Saved with a model byte for byte, so that other libraries read the folder as they would the original.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+MOST_TOKENS = 10_000_000
 CHUNK = 1000  # texts encoded at once: the library's own objects take far more memory than our arrays
 
 
@@ -41,14 +42,11 @@ class Tokenizer:
     """A WordPiece tokenizer with its special ids. `files` holds what `save` writes, name -> bytes."""
 
     def __init__(self, backend: tokenizers.Tokenizer, files: dict[str, bytes], source: str = "tokenizer"):
-        backend.no_truncation()
-        backend.no_padding()
-        backend.encode_special_tokens = True  # or "[SEP]" in a question would end the question
         self.backend, self.files = backend, files
         self.cls_id, self.sep_id, self.pad_id, _ = (
             self.special_id(token, source) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
         )
-        self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = 1 + max(backend.get_vocab().values())
 
     def special_id(self, token: str, source: str) -> int:
         """The id of a token that BERT needs; BadInput where the vocabulary lacks it."""
@@ -77,15 +75,16 @@ class Tokenizer:
 
 
 def load_tokenizer(name_or_dir, revision: str | None = None) -> Tokenizer:
-    """The tokenizer of a model folder: from `tokenizer.json`, else from `vocab.txt`. Needs no `config.json`."""
+    """The tokenizer of a model folder: from `tokenizer.json`, else from `vocab.txt`. Needs no `config.json`.
+
+    Only the vocabulary and the few settings of BERT's tokenizer are taken from either: nothing that a file says beyond
+    them (padding, special tokens within texts) takes effect. Raises BadInput for another kind of tokenizer.
+    """
     folder = find_folder(name_or_dir, revision)
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
     if "tokenizer.json" in files:
         source = folder / "tokenizer.json"
-        try:
-            backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception for a file it cannot use
-            raise BadInput(source, "", f"is not a usable tokenizer: {error}") from error
+        vocab, settings = parse_tokenizer(read_json(source), source)
     elif "vocab.txt" in files:
         source = folder / "vocab.txt"
         vocab = parse_vocab(files["vocab.txt"], source)
@@ -96,10 +95,38 @@ def load_tokenizer(name_or_dir, revision: str | None = None) -> Tokenizer:
             # State the casing that was found out, so that every later reader of a saved folder agrees.
             settings["do_lower_case"] = not has_capitals(vocab)
             files["tokenizer_config.json"] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-        backend = wordpiece(vocab, settings, folder / "tokenizer_config.json")
     else:
         raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt")
-    return Tokenizer(backend, files, str(source))
+    return Tokenizer(wordpiece(vocab, settings, source), files, str(source))
+
+
+def parse_tokenizer(content, source: Path) -> tuple[dict[str, int], dict]:
+    """Vocabulary and settings (in the words of tokenizer_config.json) of a `tokenizer.json`."""
+    parts = {}
+    for key, kind in (("model", "WordPiece"), ("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
+        part = content.get(key) if isinstance(content, dict) else None
+        # Old files leave out the kind of model, but have its prefix.
+        if (
+            not isinstance(part, dict)
+            or part.get("type", kind if "continuing_subword_prefix" in part else None) != kind
+        ):
+            raise BadInput(source, key, f"is not of type {kind}: only BERT's own tokenizer is supported")
+        parts[key] = part
+    vocab, normalizer = parts["model"].get("vocab"), parts["normalizer"]
+    if not isinstance(vocab, dict) or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in vocab.values()):
+        raise BadInput(
+            source, "model.vocab", f"expected an object of tokens and their ids, from 0 to {MOST_TOKENS - 1}"
+        )
+    if len(set(vocab.values())) < len(vocab):
+        raise BadInput(source, "model.vocab", "two tokens have one id")
+    for token in content.get("added_tokens") or ():
+        if not isinstance(token, dict) or str(token.get("content")) not in vocab:
+            raise BadInput(source, "added_tokens", f"{token!r} is not in the vocabulary, which is not supported")
+    return vocab, {
+        "do_lower_case": normalizer.get("lowercase", True),
+        "strip_accents": normalizer.get("strip_accents"),
+        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+    }
 
 
 def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
@@ -123,16 +150,20 @@ def has_capitals(vocab: dict[str, int]) -> bool:
 
 
 def wordpiece(vocab: dict[str, int], settings: dict, source: Path) -> tokenizers.Tokenizer:
-    """BERT's tokenizer: clean and maybe lower-case, split at blanks and punctuation, then longest pieces first."""
+    """BERT's tokenizer: clean and maybe lower-case, split at blanks and punctuation, then longest pieces first.
+
+    It knows no special tokens: "[SEP]" in a question is text, and does not end the question.
+    """
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(settings.get(key), (bool, type(None))):
             raise BadInput(source, key, f"must be true or false, not {settings[key]!r}")
+    if fault := next((token for token in vocab if text_fault(token, may_be_blank=True)), None):
+        raise BadInput(source, repr(fault), "is not a usable token")
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
     backend.normalizer = tokenizers.normalizers.BertNormalizer(
-        lowercase=settings["do_lower_case"],
+        lowercase=settings.get("do_lower_case") is not False,
         strip_accents=settings.get("strip_accents"),  # None: as lowercase says
         handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
     )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    backend.decoder = tokenizers.decoders.WordPiece()
     return backend

@@ -21,7 +21,7 @@ from minibert.answering import evaluate
 from minibert.batches import Plan
 from minibert.checkpoint import load_optimizer, load_state, read_line, read_scores, record_scores, save_checkpoint
 from minibert.device import Machine, prepare
-from minibert.errors import Stopped, StopSignals
+from minibert.errors import BadInput, Stopped, StopSignals
 from minibert.journal import log, progress_bar, say, truncate_log
 from minibert.model import BertForQuestionAnswering, span_loss
 from minibert.optim import learning_rate_at, make_optimizer
@@ -79,6 +79,16 @@ class Position:
     recent_loss: float = 0.0  # over the steps since
     seconds: float = 0.0  # spent, evaluations and saves included
 
+    @classmethod
+    def read(cls, values, checkpoint: Path) -> "Position":
+        """The position that a checkpoint states; BadInput unless it is whole: nothing is filled in by a default."""
+        for field in dataclasses.fields(cls):
+            value = values.get(field.name) if isinstance(values, dict) else None
+            if type(value) not in (field.type, int) or not 0 <= value < 2**63:
+                what = f"must be a number of at least 0, not {value!r}"
+                raise BadInput(checkpoint / "trainer_state.json", f"position.{field.name}", what)
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
 
 class Training:
     """A run: the model with its optimizer, its data, its folder, and where it stands.
@@ -117,8 +127,11 @@ class Training:
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint as if the run had never stopped."""
         state = load_state(checkpoint, ("position", "scaler"))
-        self.at = Position(**state["position"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.at = Position.read(state["position"], checkpoint)
+        try:
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+            raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {error}") from error
         load_optimizer(checkpoint, self.model, self.optimizer)
         self.recent_loss += self.at.recent_loss if distributed.is_main() else 0.0
         self.scores = read_scores(checkpoint)

@@ -7,6 +7,7 @@ anything else is an error that names the tensor: nothing is skipped in silence. 
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ OTHER_FILES = {
     b"<": "looks like HTML, not weights; download the raw file",
     b"PK\x03\x04": "is a zip archive (a pickled checkpoint?), not safetensors; convert it",
 }
+LONGEST_HEADER = 10_000_000  # bytes; BERT-large takes 50,000
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -73,10 +75,11 @@ def published_names(config: BertConfig) -> dict[str, str]:
             ours, theirs = row.split()[0], PREFIX[config.model_type] + row.split()[column]
             for n in range(config.num_hidden_layers if "#" in ours else 1):
                 modules[ours.replace("#", str(n))] = theirs.replace("#", str(n))
-    with torch.device("meta"):  # shapes without memory: the config may ask for anything
-        parameters = BertForQuestionAnswering(config).state_dict()
-    pairs = ((name, *name.rpartition(".")[::2]) for name in parameters)
-    return {name: f"{modules[module]}.{kind}" for name, module, kind in pairs}
+    return {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in modules.items()
+        for kind in (("weight",) if theirs.endswith("_embeddings") else ("weight", "bias"))
+    }
 
 
 def load_model(name_or_dir, revision: str | None = None) -> BertForQuestionAnswering:
@@ -91,23 +94,26 @@ def load_model(name_or_dir, revision: str | None = None) -> BertForQuestionAnswe
 def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport]:
     config = load_config(folder)
     names = published_names(config)
-    with torch.device("meta"):
-        model = BertForQuestionAnswering(config)
     ours = {theirs: name for name, theirs in names.items()}
-    wanted, state, ignored = model.state_dict(), {}, []
+    found, ignored = {}, []
     for file, published in list_tensors(folder):
         name = ours.get(full_name(published, config))
-        if name is None:
-            if not IGNORED.fullmatch(published):
-                raise BadInput(file, repr(published), "is a tensor that this model has no place for")
-            ignored.append(published)
-        elif name in state:
+        if name is None and not IGNORED.fullmatch(published):
+            raise BadInput(file, repr(published), "is a tensor that this model has no place for")
+        if name in found:
             raise BadInput(file, repr(published), f"is a second tensor for {name}")
+        if name is None:
+            ignored.append(published)
         else:
-            state[name] = read_tensor(file, published, wanted[name].shape)
-    new = [name for name in wanted if name not in state]
+            found[name] = file, published
+    new = [name for name in names if name not in found]
     if missing := [names[name] for name in new if not name.startswith("span_head.")]:
         raise BadInput(folder, missing[0], f"is not in the weights ({len(missing)} tensors of the encoder are missing)")
+
+    with torch.device("meta"):  # shapes without memory: the config may ask for anything
+        model = BertForQuestionAnswering(config)
+    wanted = model.state_dict()
+    state = {name: read_tensor(*place, wanted[name].shape) for name, place in found.items()}
     for name in new:
         # BERT's own initialisation: normal weights, zero biases.
         values = torch.zeros(wanted[name].shape)
@@ -158,19 +164,21 @@ def header(file: Path) -> list[str]:
     with open(file, "rb") as opened:
         start = opened.read(40)
         length = int.from_bytes(start[:8], "little")
-        text = start[8:] + opened.read(max(0, length - 32)) if length <= 100_000_000 else b""
+        text = start[8:] + opened.read(max(0, length - 32)) if length <= LONGEST_HEADER else b""
+    size = f"{file.stat().st_size} bytes"
+    kinds = [what for mark, what in OTHER_FILES.items() if start.startswith(mark)]
+    if length > LONGEST_HEADER:
+        what = (kinds or [f"is not a safetensors file: its header would have {length} bytes"])[0]
+        raise BadInput(file, size, what)
     try:
         with safe_open(file, "pt") as tensors:
             names = list(tensors.keys())
     except (SafetensorError, OSError) as error:
-        kinds = [what for mark, what in OTHER_FILES.items() if start.startswith(mark)]
-        what = (kinds or [f"is not a whole safetensors file: {error}"])[0]
-        raise BadInput(file, f"{file.stat().st_size} bytes", what) from error
+        raise BadInput(file, size, (kinds or [f"is not a whole safetensors file: {error}"])[0]) from error
     # The library keeps the last of two tensors of the same name without a word.
-    pairs = json.loads(text[:length], object_pairs_hook=lambda pairs: pairs)
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise BadInput(file, repr(max(keys, key=keys.count)), "stands twice in the header")
+    for name, count in Counter(key for key, _ in json.loads(text[:length], object_pairs_hook=list)).most_common(1):
+        if count > 1:
+            raise BadInput(file, repr(name), "stands twice in the header")
     return names
 
 
