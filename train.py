@@ -15,7 +15,7 @@ import torch
 
 from minibert import distributed
 from minibert.answering import check_pair
-from minibert.checkpoint import LOCK, clear, find_checkpoint, fingerprint, load_state, locked
+from minibert.checkpoint import LOCK, checkpoints, clear, clear_after, find_checkpoint, fingerprint, load_state, locked
 from minibert.device import choose_machine
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
@@ -75,6 +75,8 @@ def find_resumed(args: Namespace) -> Path | None:
     run = Path(args.output_dir)
     if run.exists() and not run.is_dir():
         raise BadInput(run, "", "is a file; name a folder with --output_dir")
+    if args.resume and args.overwrite:
+        raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
     if args.resume:
         return find_checkpoint(run if args.resume is True else Path(args.resume))
     if run.is_dir() and any(path.name != LOCK for path in run.iterdir()) and not args.overwrite:
@@ -146,7 +148,9 @@ def main() -> None:
         run.mkdir(parents=True, exist_ok=True)
         with locked(run) if distributed.is_main() else contextlib.nullcontext():
             if args.overwrite and distributed.is_main():
-                clear(run, "checkpoint-*", "best", "latest", "metrics.jsonl")
+                clear(run, *(old.name for old in checkpoints(run)), "best", "latest", "metrics.jsonl")
+            if checkpoint and checkpoint.parent.resolve() == run.resolve() and distributed.is_main():
+                clear_after(checkpoint)
             training = Training(model, tokenizer, (examples, windows), args, machine, eval_set)
             if checkpoint:
                 training.resume(checkpoint)

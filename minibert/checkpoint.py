@@ -49,6 +49,7 @@ def save_checkpoint(
     Raises OSError, with the earlier checkpoints untouched, where it cannot be written.
     """
     target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
+    former = run / f".tmp-old-checkpoint-{step}"
     try:
         save_model(model, tokenizer, aside)
         save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
@@ -57,12 +58,14 @@ def save_checkpoint(
         for path in (*aside.iterdir(), aside):
             flush(path)
         if target.exists():  # a run that was resumed at an older step comes by again
-            target.rename(run / f".tmp-old-checkpoint-{step}")
+            target.rename(former)
         aside.rename(target)
         flush(run)
         point(run / "latest", target.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if former.exists() and not target.exists():
+            former.rename(target)
         free = shutil.disk_usage(run).free
         what = f"cannot save {target}: {error} ({free} bytes are free); the earlier checkpoints are untouched"
         raise OSError(what) from error
@@ -74,9 +77,10 @@ def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
     """Note the scores of run/checkpoint-<step> in it, as eval_results.json, and point `best` at it if its F1 is."""
     checkpoint = run / f"checkpoint-{step}"
     best = best_checkpoint(run)
-    write_aside(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
     if best is None or scores["f1"] > read_scores(best).get("f1", -1.0):
         point(run / "best", checkpoint.name)
+    # Last: with its scores a checkpoint counts as evaluated, and nobody would look at `best` again.
+    write_aside(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
 
 
 def best_checkpoint(run: Path) -> Path | None:
@@ -121,10 +125,16 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+def clear_after(checkpoint: Path) -> None:
+    """Remove the run's checkpoints that are newer than one: a run that goes back to it is going to write them again."""
+    everything = checkpoints(checkpoint.parent)
+    clear(checkpoint.parent, *(newer.name for newer in everything[everything.index(checkpoint) + 1 :]))
+
+
 def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` checkpoints and the best."""
-    best = best_checkpoint(run)
-    clear(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old != best))
+    named = read_line(run / "best"), read_line(run / "latest")  # a run that went back is behind older checkpoints
+    clear(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old.name not in named))
 
 
 def find_checkpoint(resume: Path) -> Path:
@@ -217,9 +227,13 @@ def read_line(pointer: Path) -> str | None:
 def write_aside(file: Path, text: str) -> None:
     """Replace a file's content: it holds the old text or the new one at any instant."""
     aside = file.with_name(f".tmp-{file.name}")
-    aside.write_text(text, "utf-8")
-    flush(aside)
-    os.replace(aside, file)
+    try:
+        aside.write_text(text, "utf-8")
+        flush(aside)
+        os.replace(aside, file)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     flush(file.parent)
 
 

@@ -1,7 +1,7 @@
 """The one error that a user's input can cause, and what a command does about it.
 
 Everything below the command line raises `BadInput` for a file, folder or value that cannot be used;
-every command turns it into one line on stderr and exit code 2. Next: `folders.py`.
+every command turns it into one line on stderr and exit code 2. Next: `flags.py`.
 """
 
 import contextlib
@@ -19,8 +19,11 @@ class BadInput(Exception):
         self.file, self.where, self.what = str(file), where, what
 
 
-class Stopped(Exception):
-    """A signal asked the program to end; `signal_number` gives the exit code 128 + signal_number."""
+class Stopped(BaseException):
+    """A signal asked the program to end; `signal_number` gives the exit code 128 + signal_number.
+
+    Like KeyboardInterrupt it is no Exception: nothing that handles a library's errors may take it for one of them.
+    """
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)

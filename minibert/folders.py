@@ -56,7 +56,8 @@ def inside_run(folder: Path) -> Path:
             # The pointer is a plain name beside it: a path in it would lead out of the run folder.
             if target in os.listdir(folder) and (folder / target).is_dir():
                 return folder / target
-    return folder
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
+    return max(found, key=lambda path: int(path.name[11:]), default=folder)
 
 
 def fetch_from_hub(hub_id: str, revision: str | None = None, cached_only: bool = False) -> Path:

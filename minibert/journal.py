@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minibert import distributed
+from minibert.checkpoint import write_aside
 
 
 def say(line: str) -> None:
@@ -44,4 +45,4 @@ def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
         except (ValueError, TypeError, LookupError):
             is_kept = False
         kept += [line] if is_kept and line.endswith("\n") else []
-    file.write_text("".join(kept), "utf-8")
+    write_aside(file, "".join(kept))
