@@ -85,6 +85,11 @@ def find_resumed(args: Namespace) -> Path | None:
     return None
 
 
+def is_readable(file: str) -> bool:
+    """Whether there is such a file to read; the reader says what is wrong where there is not."""
+    return os.path.isfile(file) and os.access(file, os.R_OK)
+
+
 def load_settings(checkpoint: Path, args: Namespace) -> dict:
     """The settings of a run's first start, but for the flags of this start alone; each of its flag's kind."""
     saved = load_state(checkpoint, ("settings",))["settings"]
@@ -112,7 +117,7 @@ def read_settings() -> tuple[Namespace, Path | None]:
         args = flags.parse()
     args.output_dir = args.output_dir or default
     check_window_flags(args)
-    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if os.access(file, os.R_OK)]
+    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if is_readable(file)]
     args.world_size = distributed.world_size()
     for name in set(saved) - FREE_TO_CHANGE if checkpoint else ():
         if getattr(args, name, None) != saved[name]:

@@ -113,6 +113,13 @@ def parse_tokenizer(content, source: Path) -> tuple[dict[str, int], dict]:
             raise BadInput(source, key, f"is not of type {kind}: only BERT's own tokenizer is supported")
         parts[key] = part
     vocab, normalizer = parts["model"].get("vocab"), parts["normalizer"]
+    for name, found, wanted in (
+        ("version", content.get("version"), "1.0"),
+        ("model.unk_token", parts["model"].get("unk_token"), "[UNK]"),
+        ("model.continuing_subword_prefix", parts["model"].get("continuing_subword_prefix"), "##"),
+    ):
+        if found != wanted:
+            raise BadInput(source, name, f"must be {wanted!r}, not {found!r}")
     if not isinstance(vocab, dict) or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in vocab.values()):
         raise BadInput(
             source, "model.vocab", f"expected an object of tokens and their ids, from 0 to {MOST_TOKENS - 1}"

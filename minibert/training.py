@@ -128,14 +128,20 @@ class Training:
         """Continue from a checkpoint as if the run had never stopped."""
         state = load_state(checkpoint, ("position", "scaler"))
         self.at = Position.read(state["position"], checkpoint)
-        try:
-            self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, TypeError, KeyError, AttributeError) as error:
-            raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {error}") from error
+        self.load_scaler(state["scaler"], checkpoint)
         load_optimizer(checkpoint, self.model, self.optimizer)
         self.recent_loss += self.at.recent_loss if distributed.is_main() else 0.0
         self.scores = read_scores(checkpoint)
         truncate_log(self.run, self.at.step, is_evaluated=bool(self.scores))
+
+    def load_scaler(self, saved, checkpoint: Path) -> None:
+        """Take over float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
+        kinds = {name: type(value) for name, value in self.scaler.state_dict().items()}
+        found = {name: type(value) for name, value in saved.items()} if isinstance(saved, dict) else None
+        if found != kinds or any(value <= 0 for name, value in saved.items() if name != "_growth_tracker"):
+            raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {saved!r}")
+        if saved:  # empty where nothing is scaled
+            self.scaler.load_state_dict(saved)
 
     def train(self) -> dict[str, float]:
         """Train to the end, with a checkpoint and an evaluation after each epoch; return the summary.

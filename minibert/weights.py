@@ -168,7 +168,7 @@ def header(file: Path) -> list[str]:
     size = f"{file.stat().st_size} bytes"
     kinds = [what for mark, what in OTHER_FILES.items() if start.startswith(mark)]
     if length > LONGEST_HEADER:
-        what = (kinds or [f"is not a safetensors file: its header would have {length} bytes"])[0]
+        what = (kinds or [f"is not a whole safetensors file: its header would have {length} bytes"])[0]
         raise BadInput(file, size, what)
     try:
         with safe_open(file, "pt") as tensors:

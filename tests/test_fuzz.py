@@ -411,6 +411,7 @@ def run_folder(draw: random.Random, folder: Path) -> None:
     files = {"trainer_state.json": json.dumps(state).encode()}
     if draw.random() < 0.8:
         files["trainer_state.json"] = damaged(draw, draw.choice([state, {"settings": state["settings"]}]), keys)
+    files |= {name: b"{}" for name in ("config.json", "model.safetensors", "optimizer.safetensors")}
     manifest = json.loads(signed(files))
     names = ["trainer_state.json", "..", "../../data", str(folder / "data"), "a\x00", "\ud83d", "a" * 300]
     files["manifest.json"] = signed(files) if draw.random() < 0.7 else damaged(draw, manifest, names, names)
