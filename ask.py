@@ -100,6 +100,7 @@ def read_text(file: str) -> str:
 
 def ask_on() -> Iterator[str]:
     """Questions typed on the terminal, until an empty line or the end of the input."""
+    sys.stdin.reconfigure(errors="replace")
     while True:
         print("question> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline().strip()

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -70,35 +71,35 @@ def make_flags() -> Flags:
     return flags
 
 
-def find_resumed(args: Namespace) -> Path | None:
-    """The checkpoint to resume from, if any; BadInput if the output folder holds another run's work."""
-    run = Path(args.output_dir)
+def find_resumed(args: Namespace, run: Path) -> Path | None:
+    """The checkpoint to resume from, if any."""
+    if not args.resume:
+        return None
+    if args.overwrite:
+        raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
+    return find_checkpoint(run if args.resume is True else Path(args.resume))
+
+
+def check_output(run: Path, checkpoint: Path | None, overwrite: bool) -> None:
+    """BadInput if the output folder is none, or holds the work of a run that this one does not continue."""
     if run.exists() and not run.is_dir():
         raise BadInput(run, "", "is a file; name a folder with --output_dir")
-    if args.resume and args.overwrite:
-        raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
-    if args.resume:
-        return find_checkpoint(run if args.resume is True else Path(args.resume))
-    if run.is_dir() and any(path.name != LOCK for path in run.iterdir()) and not args.overwrite:
+    is_continued = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
+    if run.is_dir() and any(path.name != LOCK for path in run.iterdir()) and not (overwrite or is_continued):
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
-    return None
 
 
-def is_readable(file: str) -> bool:
-    """Whether there is such a file to read; the reader says what is wrong where there is not."""
-    return os.path.isfile(file) and os.access(file, os.R_OK)
-
-
-def load_settings(checkpoint: Path, args: Namespace) -> dict:
-    """The settings of a run's first start, but for the flags of this start alone; each of its flag's kind."""
+def load_settings(checkpoint: Path, flags: Flags, names: Iterable[str]) -> dict:
+    """The settings of a run's first start under these names, each of its flag's kind; none is ever guessed."""
+    file = checkpoint / "trainer_state.json"
     saved = load_state(checkpoint, ("settings",))["settings"]
-    for name, value in vars(args).items():
-        found = saved.get(name) if isinstance(saved, dict) else None
-        if value is not None and type(found) is not type(value) and name not in FREE_TO_CHANGE:
-            raise BadInput(
-                checkpoint / "trainer_state.json", f"settings.{name}", f"must be like {value!r}, not {found!r}"
-            )
+    for name in names:
+        default = flags.get_default(name)
+        if not isinstance(saved, dict) or name not in saved:
+            raise BadInput(file, f"settings.{name}", "is missing")
+        if default is not None and type(saved[name]) is not type(default) and name not in FREE_TO_CHANGE:
+            raise BadInput(file, f"settings.{name}", f"must be like {default!r}, not {saved[name]!r}")
     return {name: value for name, value in saved.items() if name not in ("resume", "overwrite")}
 
 
@@ -110,14 +111,18 @@ def read_settings() -> tuple[Namespace, Path | None]:
     flags = make_flags()
     args = flags.parse()
     default = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
-    checkpoint = find_resumed(Namespace(**vars(args) | {"output_dir": args.output_dir or default}))
+    checkpoint = find_resumed(args, Path(args.output_dir or default))
     if checkpoint:
-        saved = load_settings(checkpoint, args)
+        saved = load_settings(checkpoint, flags, vars(args))
         flags.set_defaults(**{name: saved[name] for name in saved if name in args})
         args = flags.parse()
     args.output_dir = args.output_dir or default
+    check_output(Path(args.output_dir), checkpoint, args.overwrite)
     check_window_flags(args)
-    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data if is_readable(file)]
+    for file in args.data:
+        if not os.path.isfile(file) or not os.access(file, os.R_OK):
+            raise BadInput(file, "", "cannot be read")
+    args.data_sha256 = [fingerprint(Path(file))["sha256"] for file in args.data]
     args.world_size = distributed.world_size()
     for name in set(saved) - FREE_TO_CHANGE if checkpoint else ():
         if getattr(args, name, None) != saved[name]:

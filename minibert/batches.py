@@ -1,7 +1,8 @@
 """Windows -> batches: windows of like length together, padded to the longest among them, as torch tensors.
 
 Cut at random, a batch of 16 SQuAD windows is 45 % padding; grouped by length, 2 %. Which windows make up a batch is a
-function of (seed, epoch) alone, so that a resumed run or another number of ranks sees the same ones. Next: `device.py`.
+function of their lengths, batch_size, seed and epoch alone: a resumed run, or one on more ranks, sees the same ones.
+Next: `device.py`.
 """
 
 import math

@@ -76,6 +76,8 @@ def save_checkpoint(
 def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
     """Note the scores of run/checkpoint-<step> in it, as eval_results.json, and point `best` at it if its F1 is."""
     checkpoint = run / f"checkpoint-{step}"
+    if not checkpoint.is_dir():  # a run that goes on in another folder than it began in
+        return
     best = best_checkpoint(run)
     if best is None or scores["f1"] > read_scores(best).get("f1", -1.0):
         point(run / "best", checkpoint.name)
@@ -121,14 +123,14 @@ def clear(run: Path, *patterns: str) -> None:
 
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
-    found = [path for path in run.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    found = [path for path in run.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
 
 
 def clear_after(checkpoint: Path) -> None:
     """Remove the run's checkpoints that are newer than one: a run that goes back to it is going to write them again."""
-    everything = checkpoints(checkpoint.parent)
-    clear(checkpoint.parent, *(newer.name for newer in everything[everything.index(checkpoint) + 1 :]))
+    names = [path.name for path in checkpoints(checkpoint.parent)]
+    clear(checkpoint.parent, *(names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else ()))
 
 
 def prune(run: Path, keep_last: int) -> None:

@@ -73,7 +73,7 @@ RANGES = {
     "attention_probs_dropout_prob": (0.0, 0.999),
     "qa_dropout": (0.0, 0.999),
     "max_position_embeddings": (1, 1_000_000),
-    "type_vocab_size": (1, 1_000),
+    "type_vocab_size": (2, 1_000),
     "layer_norm_eps": (0.0, 1.0),
     "initializer_range": (0.0, 100.0),
     "pad_token_id": (0, 10_000_000),

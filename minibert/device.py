@@ -48,6 +48,10 @@ def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: 
     if is_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
+    if str(device) not in ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
+        raise BadInput("--device", str(device), "must be auto, cpu, cuda, or one of this machine's cuda:0, cuda:1, ..")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise BadInput("--dtype", str(dtype), "must be auto, float32, bfloat16 or float16")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -102,7 +106,8 @@ def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 class CheapDropout(nn.Dropout):
     """Dropout from 16 random bits an element, several times cheaper on a CPU than torch's one draw for each.
 
-    The keep rate is rounded to a multiple of 2**-16 and the scale is its exact inverse, so the mean is kept.
+    The keep rate is rounded to a multiple of 2**-16 and the scale is its inverse, so the mean is kept but for the
+    rounding of the dtype.
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def run_command(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (OSError, FloatingPointError, MemoryError) as error:
-        code = complain(error or type(error).__name__, 1)
+        code = complain(str(error) or type(error).__name__, 1)
     except Stopped as stopped:
         code = complain(f"stopped by {stopped}", 128 + stopped.signal_number)
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     query, key, value and the result are (B, H, T, K); mask is (B, 1, 1, T), True at tokens to attend to, or None
     for all of them. `dropout` is applied to the probabilities.
     """
-    # The queries are scaled, not the scores: there are T / K times as many of those.
+    # Scale the queries rather than the scores: the scores have T / K times as many elements.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-1, -2)  # (B, H, T, T)
     if mask is not None:
         # The dtype's own minimum: a fixed -1e9 overflows in half precision, and -10000 can be outweighed.
@@ -175,7 +175,8 @@ def span_loss(
     """Mean over windows of (cross-entropy of the start + cross-entropy of the end) / 2.
 
     Logits (B, T), positions (B,) in 0..T-1. The softmax runs over a window's real tokens: with the padding in it, the
-    loss of a window would depend on its neighbours in the batch.
+    loss of a window would depend on its neighbours in the batch. A window without the
+    answer has both labels 0: it learns to point at [CLS].
     """
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):

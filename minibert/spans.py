@@ -38,7 +38,9 @@ class Prediction:
     """The answers to one question, best first (none for a context without a token), and the case against them all."""
 
     answers: list[Answer]
-    null: Answer  # "no answer": the [CLS] logits of the window that speaks for it least
+    # "No answer": the lowest [CLS] logits of all windows. Most windows of a long text rightly say "not here"; one that
+    # doubts it is enough.
+    null: Answer
 
     @property
     def null_odds(self) -> float:

@@ -126,6 +126,8 @@ def parse_tokenizer(content, source: Path) -> tuple[dict[str, int], dict]:
         )
     if len(set(vocab.values())) < len(vocab):
         raise BadInput(source, "model.vocab", "two tokens have one id")
+    if not isinstance(content.get("added_tokens") or [], list):
+        raise BadInput(source, "added_tokens", "expected a list")
     for token in content.get("added_tokens") or ():
         if not isinstance(token, dict) or str(token.get("content")) not in vocab:
             raise BadInput(source, "added_tokens", f"{token!r} is not in the vocabulary, which is not supported")

@@ -169,7 +169,7 @@ class Training:
 
     @property
     def ends_epoch(self) -> bool:
-        """Whether the run stands at the end of an epoch, or at its start or its end."""
+        """Whether the run stands before its first step, after an epoch's last step, or after its own last step."""
         return self.at.step % self.plan.steps_per_epoch == 0 or self.at.step == self.total_steps
 
     @property

@@ -210,9 +210,9 @@ def save_model(model: BertForQuestionAnswering, tokenizer: Tokenizer, folder) ->
     tokenizer.save(folder)
 
 
-def save_tensors(state: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+def save_tensors(state: dict[str, torch.Tensor], file: Path) -> None:
     """A safetensors file that others may read: the library itself makes it private to its owner."""
-    save_file(state, file, metadata={"format": "pt"} | (metadata or {}))
+    save_file(state, file, metadata={"format": "pt"})
     umask = os.umask(0)
     os.umask(umask)
     file.chmod(0o666 & ~umask)

@@ -112,7 +112,7 @@ def test_each_size_must_be_there(tmp_path, sizes):
 
 
 WHOLE_NUMBERS = ["-1", "1000000000", "1e9", "2.0", '"12"', "null", "true", "[12]", "1" + "0" * 400]
-RATES = ["-0.1", "1.0", '"0.1"', "null", "true", "{}", "1e999"]
+RATES = ["-0.1", "1.0", '"0.1"', "null", "true", "{}"]
 REFUSED = [
     *((key, value) for key in (*BERT_SIZES, "max_position_embeddings") for value in ["0", *WHOLE_NUMBERS]),
     *((key, value) for key in ("type_vocab_size", "pad_token_id") for value in WHOLE_NUMBERS),
