@@ -98,7 +98,7 @@ def load_settings(checkpoint: Path, flags: Flags, names: Iterable[str]) -> dict:
         default = flags.get_default(name)
         if not isinstance(saved, dict) or name not in saved:
             raise BadInput(file, f"settings.{name}", "is missing")
-        if default is not None and type(saved[name]) is not type(default) and name not in FREE_TO_CHANGE:
+        if default is not None and type(saved[name]) is not type(default):
             raise BadInput(file, f"settings.{name}", f"must be like {default!r}, not {saved[name]!r}")
     return {name: value for name, value in saved.items() if name not in ("resume", "overwrite")}
 
