@@ -26,6 +26,9 @@ def ranks() -> Iterator[None]:
             torch.cuda.set_device(local_rank())
         # Both: gradients travel between the cards, small agreements between the processors.
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        # Never let DistributedDataParallel hold the last reference to the group: it frees it under Python's lock, and
+        # that waits for a thread of gloo's, which may be waiting for the lock to free a tensor.
+        ranks.group = dist.group.WORLD
     try:
         yield
     finally:

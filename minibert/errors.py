@@ -53,7 +53,7 @@ class StopSignals:
         self.received = number
         if self.is_raising:
             raise Stopped(number)
-        print(f"{signal.Signals(number).name}: stopping after this step; once more stops at once", file=sys.stderr)
+        tell(f"{signal.Signals(number).name}: stopping after this step; once more stops at once")
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
@@ -94,7 +94,14 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def complain(message, code: int) -> int:
-    """Print one `error:` line on stderr and return the code. What a file says may hold anything: only text gets out."""
+    """Say an `error:` line on stderr and return the code. What a file says may hold anything: only text gets out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a signal more must not interrupt the last word
     line = " ".join(str(message).split())
-    print("error:", "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
+    tell("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
     return code
+
+
+def tell(line: str) -> None:
+    """Write a line to stderr in one piece: several ranks share it, and `print` writes a line's end by itself."""
+    sys.stderr.write(line + "\n")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network; the fake hub's tests set their own
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers_put_back():
+    """A command sets its own, and takes no more signals once it ends: many a test runs one in this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import pickle
 import re
 import resource
 import shutil
-import signal
 import struct
 import sys
 import time
@@ -99,18 +98,13 @@ def call(capfd):
 
 
 def in_process(folder: Path, words: str, read: Callable) -> SimpleNamespace:
-    """Exit code, stdout and stderr of a command; signal handlers and everything else are put back."""
+    """Exit code, stdout and stderr of a command; everything that it sets is put back."""
     name, *flags = words.split(" ")
     main = (importlib.import_module(name) if "." in name[:-3] else load_script(name.removesuffix(".py"))).main
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.chdir(folder)
         patch.setattr(sys, "argv", [name, *flags])
-        try:
-            run_command(main)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        run_command(main)
     out, err = read()
     return SimpleNamespace(code=ended.value.code, out=out, err=err, folder=folder)
 
