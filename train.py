@@ -95,10 +95,11 @@ def load_settings(checkpoint: Path, flags: Flags, names: Iterable[str]) -> dict:
     file = checkpoint / "trainer_state.json"
     saved = load_state(checkpoint, ("settings",))["settings"]
     for name in names:
-        default = flags.get_default(name)
+        default = 1e-4 if name == "learning_rate" else flags.get_default(name)  # a run that has begun has one
         if not isinstance(saved, dict) or name not in saved:
             raise BadInput(file, f"settings.{name}", "is missing")
-        if default is not None and type(saved[name]) is not type(default):
+        kinds = (str, int, float, type(None)) if default is None else (type(default),)  # its flag parses a str
+        if type(saved[name]) not in kinds:
             raise BadInput(file, f"settings.{name}", f"must be like {default!r}, not {saved[name]!r}")
     return {name: value for name, value in saved.items() if name not in ("resume", "overwrite")}
 
@@ -113,7 +114,8 @@ def read_settings() -> tuple[Namespace, Path | None]:
     default = f"runs/{Path(args.data[0]).stem}-{Path(args.model).name}"
     checkpoint = find_resumed(args, Path(args.output_dir or default))
     if checkpoint:
-        saved = load_settings(checkpoint, flags, vars(args))
+        given_anew = {"data", "resume", "overwrite"}
+        saved = load_settings(checkpoint, flags, vars(args).keys() - given_anew)
         flags.set_defaults(**{name: saved[name] for name in saved if name in args})
         args = flags.parse()
     args.output_dir = args.output_dir or default

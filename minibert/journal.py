@@ -42,7 +42,7 @@ def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
         try:
             values = json.loads(line)
             is_kept = values["step"] < step or (values["step"] == step and (is_evaluated or "eval_loss" not in values))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             is_kept = False
         kept += [line] if is_kept and line.endswith("\n") else []
     write_aside(file, "".join(kept))

@@ -436,7 +436,8 @@ def run_folder(draw: random.Random, folder: Path) -> None:
             raise BadInput("settings", "", "refused by their flag") from error
     for name, value in trained()[2].items():
         if isinstance(value, (int, float)) and name not in ("resume", "overwrite"):
-            assert isinstance(getattr(settings, name), (int, float)), f"--{name}"
+            kinds = (int, float, type(None)) if name == "max_steps" else (int, float)  # for it, null means no limit
+            assert isinstance(getattr(settings, name), kinds), f"--{name}"
 
 
 def resumed_run(draw: random.Random, folder: Path) -> None:
