@@ -75,13 +75,14 @@ def main() -> None:
     # Only now: scoring a file needs no torch.
     from minibert import distributed
     from minibert.answering import evaluate, load_trained, write_predictions
-    from minibert.device import choose_machine, prepare
+    from minibert.device import choose_machine, keep_memory, prepare
     from minibert.windows import make_windows
 
     with distributed.ranks():
         model, tokenizer = load_trained(args.ckpt)
         check_window_flags(args, model.config.max_position_embeddings)
         machine = choose_machine(args.device, args.dtype)
+        keep_memory()
         windows = make_windows(examples, tokenizer, args.max_seq_length, args.doc_stride, args.max_query_length)
         scores, predictions = evaluate(prepare(model, machine), examples, windows, machine, args)
         if distributed.is_main():

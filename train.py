@@ -17,7 +17,7 @@ import torch
 from minibert import distributed
 from minibert.answering import check_pair
 from minibert.checkpoint import LOCK, checkpoints, clear, clear_after, find_checkpoint, fingerprint, load_state, locked
-from minibert.device import choose_machine
+from minibert.device import choose_machine, keep_memory
 from minibert.errors import BadInput, run_command
 from minibert.flags import Flags, add_answer_flags, add_device_flags, add_window_flags, check_window_flags
 from minibert.folders import DEFAULT_MODEL, find_folder
@@ -141,6 +141,7 @@ def main() -> None:
         if eval_examples and not any(example.answers or example.is_impossible for example in eval_examples):
             raise BadInput(args.eval_data, "answers", "the file has none to score against")
         machine = choose_machine(args.device, args.dtype, args.deterministic)
+        keep_memory()
         args.dtype = str(machine.dtype).removeprefix("torch.")
 
         with distributed.main_first():
@@ -162,7 +163,7 @@ def main() -> None:
             if args.overwrite and distributed.is_main():
                 clear(run, *(old.name for old in checkpoints(run)), "best", "latest", "metrics.jsonl")
             if checkpoint and checkpoint.parent.resolve() == run.resolve() and distributed.is_main():
-                clear_after(checkpoint)
+                clear_after(checkpoint, args.keep_last)
             training = Training(model, tokenizer, (examples, windows), args, machine, eval_set)
             if checkpoint:
                 training.resume(checkpoint)

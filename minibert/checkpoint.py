@@ -73,7 +73,7 @@ def save_checkpoint(
     return target
 
 
-def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
+def record_scores(run: Path, step: int, scores: dict[str, float], keep_last: int) -> None:
     """Note the scores of run/checkpoint-<step> in it, as eval_results.json, and point `best` at it if its F1 is."""
     checkpoint = run / f"checkpoint-{step}"
     if not checkpoint.is_dir():  # a run that goes on in another folder than it began in
@@ -83,6 +83,7 @@ def record_scores(run: Path, step: int, scores: dict[str, float]) -> None:
         point(run / "best", checkpoint.name)
     # Last: with its scores a checkpoint counts as evaluated, and nobody would look at `best` again.
     write_aside(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
+    prune(run, keep_last)  # the one that was the best may not be any more
 
 
 def best_checkpoint(run: Path) -> Path | None:
@@ -127,10 +128,12 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[11:]))
 
 
-def clear_after(checkpoint: Path) -> None:
-    """Remove the run's checkpoints that are newer than one: a run that goes back to it is going to write them again."""
+def clear_after(checkpoint: Path, keep_last: int) -> None:
+    """Remove what a run that continues from a checkpoint does not have: newer ones, which it is going to write again,
+    and those that it was killed before it could prune."""
     names = [path.name for path in checkpoints(checkpoint.parent)]
     clear(checkpoint.parent, *(names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else ()))
+    prune(checkpoint.parent, keep_last)
 
 
 def prune(run: Path, keep_last: int) -> None:

@@ -30,8 +30,9 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     # Scale the queries rather than the scores: the scores have T / K times as many elements.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-1, -2)  # (B, H, T, T)
     if mask is not None:
-        # The dtype's own minimum: a fixed -1e9 overflows in half precision, and -10000 can be outweighed.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        # The dtype's own minimum: a fixed -1e9 overflows in half precision, and -10000 can be outweighed. Added rather
+        # than filled in: that costs the backward pass nothing, and a score is nothing beside the minimum.
+        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
     probabilities = scores.softmax(dim=-1)
     return dropout(probabilities) @ value
 

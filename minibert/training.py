@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from minibert import distributed
 from minibert.answering import evaluate
 from minibert.batches import Plan
-from minibert.checkpoint import (
-    load_optimizer,
-    load_state,
-    prune,
-    read_line,
-    read_scores,
-    record_scores,
-    save_checkpoint,
-)
+from minibert.checkpoint import load_optimizer, load_state, read_line, read_scores, record_scores, save_checkpoint
 from minibert.device import Machine, prepare
 from minibert.errors import BadInput, Stopped, StopSignals
 from minibert.journal import log, progress_bar, say, truncate_log
@@ -141,8 +133,6 @@ class Training:
         self.recent_loss += self.at.recent_loss if distributed.is_main() else 0.0
         self.scores = read_scores(checkpoint)
         truncate_log(self.run, self.at.step, is_evaluated=bool(self.scores))
-        if distributed.is_main():
-            prune(self.run, self.settings.keep_last)  # the run may have been killed before it did
 
     def load_scaler(self, saved, checkpoint: Path) -> None:
         """Take over float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
@@ -262,8 +252,7 @@ class Training:
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
         log(self.run, self.at.step, self.epoch, **self.scores)
         if self.at.step and distributed.is_main():
-            record_scores(self.run, self.at.step, self.scores)
-            prune(self.run, self.settings.keep_last)  # the checkpoint that was the best may not be any more
+            record_scores(self.run, self.at.step, self.scores, self.settings.keep_last)
 
     def save(self) -> None:
         """A checkpoint of this step. Nothing that is not finite is ever written."""

@@ -146,3 +146,15 @@ def still_folder(tmp_path_factory, tokenizer) -> Path:
     config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     save_model(drawn(BertForQuestionAnswering(config)), tokenizer, folder)
     return folder
+
+
+def lone_batch(windows, i: int) -> dict[str, torch.Tensor]:
+    """The batch of one window, without padding."""
+    window = windows[i]
+    types = (torch.arange(len(window.ids)) >= window.context_start).long()
+    return {
+        "input_ids": torch.from_numpy(window.ids).long()[None],
+        "token_type_ids": types[None],
+        "start_positions": torch.tensor([window.start_position]),
+        "end_positions": torch.tensor([window.end_position]),
+    }

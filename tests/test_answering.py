@@ -6,7 +6,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, drawn, run, tiny_config
+from conftest import VOCABULARY, drawn, lone_batch, run, tiny_config
 from safetensors.torch import load_file, save_file
 
 from minibert.answering import (
@@ -18,7 +18,6 @@ from minibert.answering import (
     predict_logits,
     write_predictions,
 )
-from minibert.batches import collate
 from minibert.device import Machine, prepare
 from minibert.errors import BadInput
 from minibert.metrics import score
@@ -360,7 +359,7 @@ def alone(model, windows):
     """(start logits, end logits, loss) of every window run by itself, without padding."""
     rows = []
     for i in range(len(windows)):
-        batch = collate(windows, np.array([i]))
+        batch = lone_batch(windows, i)
         with torch.no_grad():
             logits = model(batch["input_ids"], None, batch["token_type_ids"])
             loss = span_loss(*logits, batch["start_positions"], batch["end_positions"])

@@ -7,7 +7,7 @@ from conftest import WORDS, drawn, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.batches import collate, prediction_batches, training_batches
+from minibert.batches import BLOCK, collate, prediction_batches, training_batches
 from minibert.model import BertForQuestionAnswering
 from minibert.squad import Example, Gold
 from minibert.windows import make_windows
@@ -114,20 +114,30 @@ def test_no_windows_are_no_prediction_batches():
 @pytest.mark.parametrize("indices", [[0, 9, 3], [12, 1], [5], [10, 11, 13, 14, 2, 8]])
 def test_collate_agrees_with_a_plain_loop(windows, indices):
     batch = collate(windows, np.array(indices))
-    T = max(len(windows[i].ids) for i in indices)
+    longest = max(len(windows[i].ids) for i in indices)
+    T = min(-(-longest // BLOCK) * BLOCK, windows.lengths.max())
     for row, i in enumerate(indices):
         window, size = windows[i], len(windows[i].ids)
         for column in range(T):
             is_token, is_second = column < size, window.context_start <= column < size
             assert batch["input_ids"][row, column] == (window.ids[column] if is_token else windows.pad_id)
-            assert batch["attention_mask"][row, column] == is_token
+            assert batch["attention_mask"] is None or batch["attention_mask"][row, column] == is_token
             assert batch["token_type_ids"][row, column] == is_second
         assert batch["start_positions"][row] == window.start_position
         assert batch["end_positions"][row] == window.end_position
-    assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()} == {
+    assert (batch["attention_mask"] is None) == all(len(windows[i].ids) == T for i in indices)
+    assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items() if tensor is not None} == {
         name: ((len(indices), T) if "positions" not in name else (len(indices),), torch.int64)
         for name in ("input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions")
+        if batch[name] is not None
     }
+
+
+def test_a_batch_without_padding_has_no_mask(windows):
+    longest = int(windows.lengths.argmax())
+    assert collate(windows, np.array([longest]))["attention_mask"] is None
+    shortest = int(windows.lengths.argmin())
+    assert collate(windows, np.array([longest, shortest]))["attention_mask"] is not None
 
 
 def test_padding_never_changes_logits(windows):
@@ -141,4 +151,4 @@ def test_padding_never_changes_logits(windows):
             single = collate(windows, np.array([i]))
             alone = model(**{name: single[name] for name in names})
             for padded, exact in zip(together, alone):
-                torch.testing.assert_close(padded[i, :size], exact[0], atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(padded[i, :size], exact[0, :size], atol=1e-5, rtol=1e-5)

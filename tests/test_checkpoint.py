@@ -36,7 +36,7 @@ def parts(tokenizer):
 def save(run, step, parts, f1=None):
     checkpoint = save_checkpoint(run, step, *parts, {"position": {"step": step}}, 2)
     if f1 is not None:
-        record_scores(run, step, {"f1": f1})
+        record_scores(run, step, {"f1": f1}, keep_last=2)
     return checkpoint
 
 

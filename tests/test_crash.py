@@ -344,7 +344,7 @@ def save(run: Path, step: int, parts, marker: float | None = None, f1: float | N
         parts[0].span_head.bias.fill_(marker)
     save_checkpoint(run, step, *parts, {"position": {"step": step}, "marker": marker}, 2)
     if f1 is not None:
-        record_scores(run, step, {"f1": f1})
+        record_scores(run, step, {"f1": f1}, keep_last=2)
 
 
 def content(checkpoint: Path) -> float:
@@ -376,7 +376,7 @@ def test_a_fault_anywhere_in_a_save_costs_at_most_that_save(tmp_path, parts, kin
         with Disk(run, fails_at, ERRORS[kind]()) as disk, contextlib.suppress(OSError, Unplugged):
             save(run, 4, parts)
             is_saved = True
-            record_scores(run, 4, {"f1": 60.0})
+            record_scores(run, 4, {"f1": 60.0}, keep_last=2)
         if disk.count < fails_at:
             break
         names[disk.names[fails_at - 1]] += 1
@@ -389,7 +389,7 @@ def test_a_fault_anywhere_in_a_save_costs_at_most_that_save(tmp_path, parts, kin
         with Disk(run), locked(run):  # as a resumed run does: it evaluates what has no scores
             newest = find_checkpoint(run)
             if newest.name == "checkpoint-4" and not read_scores(newest):
-                record_scores(run, 4, {"f1": 60.0})
+                record_scores(run, 4, {"f1": 60.0}, keep_last=2)
             best = "checkpoint-4" if newest.name == "checkpoint-4" else "checkpoint-1"
             assert read_line(run / "best") == best, where
             save(run, 5, parts)

@@ -486,7 +486,7 @@ def best_pointer(draw: random.Random, folder: Path) -> None:
         put(run / f"checkpoint-{step}", {"eval_results.json": damaged(draw, scores, keys_of(scores))})
     raw = draw.choice([b"checkpoint-1\n", b"checkpoint-7", b"..", b"/", b"", b"a" * 300])
     (run / "best").write_bytes(changed_bytes(draw, raw) if draw.random() < 0.3 else raw)
-    record_scores(run, 2, scores)
+    record_scores(run, 2, scores, keep_last=2)
     assert (run / "best").read_text("utf-8").strip() in ("checkpoint-1", "checkpoint-2")
     assert len(checkpoints(run)) == 2
 

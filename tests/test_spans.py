@@ -156,7 +156,8 @@ def test_predictions_do_not_depend_on_other_examples(tokenizer):
         alone = make_windows([this], tokenizer, 14, 4)
         mine = np.flatnonzero(windows.example == q)
         rows = slice(windows.bounds[mine[0]], windows.bounds[mine[-1] + 1])
-        assert search(alone, starts[rows], ends[rows], [this], 5, 6) == [together[q]]
+        (prediction,) = search(alone, starts[rows], ends[rows], [this], 5, 6)
+        assert (prediction.answers, prediction.null) == (together[q].answers, together[q].null)
 
 
 # --- score and null
@@ -217,13 +218,14 @@ def test_null_is_the_window_that_speaks_for_it_least(tokenizer):
 
 def test_null_is_predicted_where_allowed_and_above_the_threshold():
     answer, null = Answer("iron", 4, 8, 0.5, 2.0, 1.0), Answer("", 0, 0, 0.1, 3.0, 1.5)
-    prediction = Prediction([answer], null)  # odds 1.5
+    place, logits = np.array([[4, 8]]), np.array([[2.0, 1.0]], np.float32)
+    prediction = Prediction("the iron", place, logits, np.array([0.5], np.float32), null)  # odds 1.5
     assert prediction.null_odds == 1.5
-    assert prediction.best() is answer
+    assert prediction.best() == answer
     assert prediction.best(allow_null=True) is null
     assert prediction.best(allow_null=True, threshold=1.4) is null
-    assert prediction.best(allow_null=True, threshold=1.5) is answer  # it must exceed the threshold
-    assert prediction.best(threshold=-100) is answer
+    assert prediction.best(allow_null=True, threshold=1.5) == answer  # it must exceed the threshold
+    assert prediction.best(threshold=-100) == answer
 
 
 @pytest.mark.parametrize("context", ["", "  \n"])

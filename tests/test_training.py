@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import drawn, tiny_config, write_toy_squad
+from conftest import drawn, lone_batch, tiny_config, write_toy_squad
 
 from minibert.batches import collate, training_batches
 from minibert.device import Machine
@@ -177,7 +177,7 @@ def test_the_steps_loss_is_the_mean_over_its_windows(tmp_path, tokenizer):
     training.plan.epoch, training.plan.batches = 0, [torch.arange(7).numpy()[:4], torch.arange(7).numpy()[4:]]
     alone = []
     for i in range(7):
-        batch = collate(train_set[1], torch.tensor([i]).numpy())
+        batch = lone_batch(train_set[1], i)
         start_logits, end_logits = model(batch["input_ids"], None, batch["token_type_ids"])
         alone.append(
             float(span_loss(start_logits, end_logits, batch["start_positions"], batch["end_positions"]).detach())
