@@ -75,7 +75,7 @@ def main() -> None:
     # Only now: scoring a file needs no torch.
     from minibert import distributed
     from minibert.answering import evaluate, load_trained, write_predictions
-    from minibert.device import choose_machine, keep_memory, prepare
+    from minibert.device import choose_machine, keep_memory, prepare_to_answer
     from minibert.windows import make_windows
 
     with distributed.ranks():
@@ -84,7 +84,7 @@ def main() -> None:
         machine = choose_machine(args.device, args.dtype)
         keep_memory()
         windows = make_windows(examples, tokenizer, args.max_seq_length, args.doc_stride, args.max_query_length)
-        scores, predictions = evaluate(prepare(model, machine), examples, windows, machine, args)
+        scores, predictions = evaluate(prepare_to_answer(model, machine), examples, windows, machine, args)
         if distributed.is_main():
             if args.predictions:
                 is_v2, threshold = is_version_2(examples), args.null_score_diff_threshold

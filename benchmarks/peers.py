@@ -96,11 +96,12 @@ def label(offsets, segments, start: int, end: int) -> tuple[int, int]:
 
 
 def with_datasets(tokenizer, examples, with_labels: bool):
-    """D's preprocessing: a Dataset of the examples, mapped."""
+    """D's preprocessing: a Dataset of the examples, and that mapped to windows."""
     from datasets import Dataset
 
     data = Dataset.from_dict(columns(examples))
-    return data.map(featurizer(tokenizer, "max_length", with_labels), batched=True, remove_columns=data.column_names)
+    features = featurizer(tokenizer, "max_length", with_labels)
+    return data, data.map(features, batched=True, remove_columns=data.column_names)
 
 
 def with_lists(tokenizer, examples, with_labels: bool) -> dict[str, list]:

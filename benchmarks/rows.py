@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from benchmarks import peers
-from benchmarks.timing import compare, faster, in_child, matrix_peak, rate, training_flops
+from benchmarks.timing import Child, Work, compare, faster, in_child, matrix_peak, rate, training_flops
 from minibert.answering import evaluate, pipeline, predict_logits
 from minibert.batches import collate, training_batches
 from minibert.config import load_config
-from minibert.device import choose_machine, prepare
+from minibert.device import choose_machine, keep_memory, prepare, prepare_to_answer
 from minibert.folders import find_folder
 from minibert.metrics import score
 from minibert.model import BertForQuestionAnswering
@@ -75,7 +75,7 @@ def preprocessing(bench: Bench) -> list[list[str]]:
         return len(make_windows(bench.examples, tokenizer))
 
     peer_works = {
-        "D": lambda: len(peers.with_datasets(bench.tokenizer, bench.examples, True)),
+        "D": lambda: len(peers.with_datasets(bench.tokenizer, bench.examples, True)[1]),
         "T": lambda: len(peers.with_lists(bench.tokenizer, bench.examples, True)["input_ids"]),
     }
     return [
@@ -87,10 +87,11 @@ def preprocessing(bench: Bench) -> list[list[str]]:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def our_steps(bench: Bench, model, batches, dtype: str = "auto"):
+def our_steps(bench: Bench, batches: list[np.ndarray], changes: dict) -> Work:
     """The work of training on these batches by minibert's own step."""
-    machine = choose_machine("cpu", dtype)
-    model = prepare(model.train(), machine)
+    machine = choose_machine("cpu", "auto")
+    keep_memory()
+    model = prepare(our_model(bench, **changes).train(), machine)
     optimizer, scaler = make_optimizer(model, 1e-4, 0.01), torch.amp.GradScaler("cpu", enabled=False)
 
     def work() -> int:
@@ -101,8 +102,25 @@ def our_steps(bench: Bench, model, batches, dtype: str = "auto"):
     return work
 
 
-def their_steps(bench: Bench, model, batches, width: int | None, dtype: torch.dtype):
-    """The same work by a peer's step."""
+def our_model(bench: Bench, **changes) -> BertForQuestionAnswering:
+    """The folder's model, with another attention dropout or, with random weights, of other sizes."""
+    config = type(load_config(bench.folder))(**vars(load_config(bench.folder)) | changes)
+    model = BertForQuestionAnswering(config)
+    if not set(changes) - set(NO_ATTENTION_DROPOUT):
+        model.load_state_dict(load_model(bench.folder).state_dict())
+    return model
+
+
+def steps_of_d(bench: Bench, batches: list[np.ndarray], changes: dict) -> Work:
+    return their_steps(bench, batches, their_model(bench, "sdpa", **changes), 384, torch.float32)
+
+
+def steps_of_t(bench: Bench, batches: list[np.ndarray], changes: dict) -> Work:
+    both = (their_model(bench, attention, **changes) for attention in ("sdpa", "eager"))
+    return faster(*(their_steps(bench, batches, model, None, torch.bfloat16) for model in both))
+
+
+def their_steps(bench: Bench, batches, model, width: int | None, dtype: torch.dtype) -> Work:
     step = peers.trainer(model, "cpu", dtype)
 
     def work() -> int:
@@ -113,17 +131,6 @@ def their_steps(bench: Bench, model, batches, width: int | None, dtype: torch.dt
     return work
 
 
-def our_model(bench: Bench, **changes) -> BertForQuestionAnswering:
-    """The folder's model; with `changes` to its sizes, one with random weights. On both sides equally."""
-    config = load_config(bench.folder)
-    if set(changes) - set(NO_ATTENTION_DROPOUT):
-        return BertForQuestionAnswering(type(config)(**vars(config) | changes))
-    model = load_model(bench.folder)
-    for layer in model.encoder.layers:
-        layer.attention.dropout.p = changes.get("attention_probs_dropout_prob", layer.attention.dropout.p)
-    return model
-
-
 def their_model(bench: Bench, attention: str, **changes):
     folder = bench.folder
     if set(changes) - set(NO_ATTENTION_DROPOUT):
@@ -132,29 +139,23 @@ def their_model(bench: Bench, attention: str, **changes):
     return peers.load_model(folder, attention, **changes)
 
 
-def compare_training(bench: Bench, what: str, names: str, ours: int, of_d: int, **changes) -> list[list[str]]:
-    """Lines for the peers in `names`, on `ours` batches of 16, and D's first `of_d` windows of them in batches of 8."""
-    batches = bench.batches(ours)
+def compare_training(bench: Bench, what: str, names: str, count: int, of_d: int, **changes) -> list[list[str]]:
+    """Lines for the peers in `names`, on `count` batches of 16; D takes `of_d` of their windows in batches of 8."""
+    batches = bench.batches(count)
     mixed = np.random.default_rng(0).permutation(np.concatenate(batches))[:of_d]
-    peak = matrix_peak()
-    our_work = our_steps(bench, our_model(bench, **changes), batches)
-    lines = []
+    peak, lines = matrix_peak(), []
     for name in names:
-        if name == "D":
-            eights = np.split(mixed, len(mixed) // 8)
-            theirs = their_steps(bench, their_model(bench, "sdpa", **changes), eights, 384, torch.float32)
-        else:
-            both = (their_model(bench, attention, **changes) for attention in ("sdpa", "eager"))
-            theirs = faster(*(their_steps(bench, model, batches, None, torch.bfloat16) for model in both))
-        found = compare(our_work, theirs, bench.rounds)
+        make, theirs = (steps_of_d, np.split(mixed, of_d // 8)) if name == "D" else (steps_of_t, batches)
+        with Child(our_steps, bench, batches, changes) as ours, Child(make, bench, theirs, changes) as their_work:
+            found = compare(ours, their_work, bench.rounds)
         lines.append([f"{what}, windows/s", name, *found.cells()])
     lengths = bench.windows.lengths[np.concatenate(batches)]
     config = type(load_config(bench.folder))(**vars(load_config(bench.folder)) | changes)
     windows_per_second = statistics.median(found.ours)
-    tokens_per_second = windows_per_second * lengths.mean()
-    share = windows_per_second * training_flops(config, lengths) / len(lengths) / max(peak, matrix_peak())
-    lines.append([f"{what}: tokens/s", "", f"{tokens_per_second:.0f}", "", ""])
-    lines.append([f"{what}: share of peak ({peak / 1e9:.0f} GFLOP/s)", "", f"{100 * share:.0f} %", "", ""])
+    peak = max(peak, matrix_peak())
+    share = windows_per_second * training_flops(config, lengths) / len(lengths) / peak
+    lines.append([f"{what}, tokens/s", "", f"{windows_per_second * lengths.mean():.0f}", "", ""])
+    lines.append([f"{what}, share of the peak of {peak / 1e9:.0f} GFLOP/s", "", f"{100 * share:.0f} %", "", ""])
     return lines
 
 
@@ -172,52 +173,66 @@ def training_base(bench: Bench) -> list[list[str]]:
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
-EVALUATION = SimpleNamespace(
-    eval_batch_size=64, n_best_size=20, max_answer_length=30, null_score_diff_threshold=0.0, dtype="auto"
-)
+EVALUATION = SimpleNamespace(eval_batch_size=64, n_best_size=20, max_answer_length=30, null_score_diff_threshold=0.0)
+
+
+def our_evaluation(bench: Bench, file: Path, scores: Path) -> Work:
+    """A file in, EM and F1 out; the model is loaded before."""
+    machine = choose_machine("cpu", "auto")
+    keep_memory()
+    model, tokenizer = prepare_to_answer(load_model(bench.folder), machine), load_tokenizer(bench.folder)
+
+    def work() -> int:
+        examples = read_squad(file)
+        found, _ = evaluate(model, examples, make_windows(examples, tokenizer), machine, EVALUATION)
+        scores.write_text(json.dumps(found))
+        return len(examples)
+
+    return work
+
+
+def evaluation_of_d(bench: Bench, file: Path, scores: Path) -> Work:
+    peer = peers.load_model(bench.folder)
+
+    def work() -> int:
+        examples = read_squad(file)
+        rows, features = peers.with_datasets(bench.tokenizer, examples, False)
+        logits = peers.predict(peer, bench.tokenizer, features, 8, "cpu", torch.float32, is_sorted=False)
+        scores.write_text(json.dumps(score(examples, peers.n_best_answers(rows, features, logits))))
+        return len(examples)
+
+    return work
+
+
+def evaluation_of_t(bench: Bench, file: Path, scores: Path) -> Work:
+    def make(attention: str) -> Work:
+        peer = peers.load_model(bench.folder, attention)
+
+        def work() -> int:
+            examples = read_squad(file)
+            features = peers.with_lists(bench.tokenizer, examples, False)
+            logits = peers.predict(peer, bench.tokenizer, features, 64, "cpu", torch.bfloat16, is_sorted=True)
+            rows = row_dicts(peers.columns(examples))
+            scores.write_text(json.dumps(score(examples, peers.n_best_answers(rows, row_dicts(features), logits))))
+            return len(examples)
+
+        return work
+
+    return faster(make("sdpa"), make("eager"))
 
 
 def evaluation(bench: Bench) -> list[list[str]]:
-    """A file in, EM and F1 out; the models are loaded before. D reads a sixth of T's questions."""
-    machine = choose_machine("cpu", "auto")
-    model, tokenizer = prepare(load_model(bench.folder), machine), load_tokenizer(bench.folder)
-    peer = peers.load_model(bench.folder)
-    scores = {}
-
-    def ours(file: Path) -> int:
-        examples = read_squad(file)
-        scores["ours"] = evaluate(model, examples, make_windows(examples, tokenizer), machine, EVALUATION)[0]
-        return len(examples)
-
-    def with_d(file: Path) -> int:
-        examples = read_squad(file)
-        features = peers.with_datasets(bench.tokenizer, examples, False)
-        logits = peers.predict(peer, bench.tokenizer, features, 8, "cpu", torch.float32, is_sorted=False)
-        from datasets import Dataset
-
-        rows = Dataset.from_dict(peers.columns(examples))
-        scores["D"] = score(examples, peers.n_best_answers(rows, features, logits))
-        return len(examples)
-
-    def with_t(file: Path) -> int:
-        examples = read_squad(file)
-        features = peers.with_lists(bench.tokenizer, examples, False)
-        logits = peers.predict(peer, bench.tokenizer, features, 64, "cpu", torch.bfloat16, is_sorted=True)
-        scores["T"] = score(
-            examples, peers.n_best_answers(row_dicts(peers.columns(examples)), row_dicts(features), logits)
-        )
-        return len(examples)
-
+    """D, the slow one, reads fewer questions."""
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, theirs, count in (("D", with_d, 250), ("T", with_t, 1500)):
-            file = Path(folder) / f"{name}.json"
+        for name, make, count in (("D", evaluation_of_d, 600), ("T", evaluation_of_t, 1500)):
+            file, *scores = (Path(folder) / f"{name}-{part}.json" for part in ("data", "ours", "theirs"))
             write_part(bench, file, count)
-            found = compare(lambda file=file: ours(file), lambda file=file, theirs=theirs: theirs(file), bench.rounds)
+            with Child(our_evaluation, bench, file, scores[0]) as ours, Child(make, bench, file, scores[1]) as theirs:
+                found = compare(ours, theirs, bench.rounds)
+            f1 = [f"{json.loads(path.read_text())['f1']:.2f}" for path in scores]
             lines.append([f"evaluation of {count} questions, questions/s", name, *found.cells()])
-            lines.append(
-                [f"evaluation of {count} questions: F1", name, *(f"{scores[x]['f1']:.2f}" for x in ("ours", name)), ""]
-            )
+            lines.append([f"evaluation of {count} questions, F1", name, *f1, ""])
     return lines
 
 
@@ -334,36 +349,38 @@ def startup(bench: Bench) -> list[list[str]]:
 
 
 MEMORY = """
-from minibert.device import keep_memory
-import sys, json, torch
+import json
 from pathlib import Path
-from benchmarks.rows import Bench, our_model, our_steps, their_model, their_steps
+from benchmarks.rows import Bench, our_steps, steps_of_d, their_model, their_steps
 from benchmarks.timing import peak_memory
+import torch
 bench = Bench(Path({data!r}), Path({folder!r}), 1)
-batches = bench.batches(24, {size})[::-1]
-keep_memory() if "our" in "{work}"[:4] else None
-work = {work}
+longest, *others = bench.batches(24, {size})[::-1]
+bench.windows
 before = peak_memory()
-work()
+{work}()
 print(json.dumps(dict(mib=peak_memory() - before)))
 """
-OUR_WORK = "our_steps(bench, our_model(bench), batches)"
-THEIR_WORK = "their_steps(bench, their_model(bench, 'sdpa'), batches, {width}, torch.{dtype})"
+IN_ORDER = "[longest, *others[::2], *others[1::2]]"
+OUR_WORK = f"our_steps(bench, {IN_ORDER}, {{}})"
+WORK_OF = {
+    "D": f"steps_of_d(bench, {IN_ORDER}, {{}})",
+    "T": f"their_steps(bench, {IN_ORDER}, their_model(bench, 'sdpa'), None, torch.bfloat16)",
+}
 
 
 def memory(bench: Bench) -> list[list[str]]:
-    """MiB by which a process grows in training: the longest batch first, then 23 shorter ones. Lower is better."""
+    """MiB by which a process grows by model and training: the longest batch first, then 23 others. Less is better."""
 
     def growth(size: int, work: str) -> float:
         code = MEMORY.format(data=str(bench.data), folder=str(bench.folder), size=size, work=work)
         return in_child(code)["mib"]
 
     lines = []
-    for name, size, width, dtype in (("D", 8, 384, "float32"), ("T", 16, None, "bfloat16")):
-        ours, theirs = growth(size, OUR_WORK), growth(size, THEIR_WORK.format(width=width, dtype=dtype))
-        lines.append(
-            [f"memory of training, batch {size}, MiB", name, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}"]
-        )
+    for name, size in (("D", 8), ("T", 16)):
+        ours, theirs = growth(size, OUR_WORK), growth(size, WORK_OF[name])
+        cells = f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}"
+        lines.append([f"memory of training, batch {size}, MiB", name, *cells])
     return lines
 
 

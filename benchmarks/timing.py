@@ -1,6 +1,7 @@
 """Fair comparison of two ways to do the same work: A B A B .., the median of the ratios, and their spread."""
 
 import json
+import multiprocessing
 import resource
 import statistics
 import subprocess
@@ -73,6 +74,35 @@ def training_flops(config, lengths) -> float:
     D, L = config.hidden_size, config.num_hidden_layers
     P = L * (4 * D * D + 2 * D * config.intermediate_size)
     return float(sum(3 * (2 * P * T + 4 * L * D * T * T) for T in map(int, lengths)))
+
+
+class Child:
+    """A work in a process of its own, made there by `make(*arguments)`; it sleeps while the other side is measured.
+
+    So that neither side's memory, threads or settings of the C library are the other's too.
+    """
+
+    def __init__(self, make: Callable[..., Work], *arguments):
+        self.pipe, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
+        self.process.start()
+
+    def __call__(self) -> float:
+        self.pipe.send(True)
+        return self.pipe.recv()
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+
+
+def serve(pipe, make: Callable[..., Work], arguments: tuple) -> None:
+    work = make(*arguments)
+    while pipe.recv():
+        pipe.send(work())
 
 
 def in_child(code: str) -> dict:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from minibert import distributed
 from minibert.batches import collate, prediction_batches
-from minibert.device import Machine, choose_machine, prepare
+from minibert.device import Machine, choose_machine, prepare_to_answer
 from minibert.errors import BadInput
 from minibert.folders import find_folder
 from minibert.metrics import score
@@ -39,8 +39,9 @@ def predict_logits(
     logits = torch.zeros(2, len(windows.ids))
     batches = prediction_batches(windows.lengths, batch_size)[distributed.rank() :: distributed.world_size()]
     was_training = model.training
-    model.eval()
-    with torch.inference_mode(), machine.autocast():
+    if was_training:  # going through all modules takes as long as a layer of one short window
+        model.eval()
+    with torch.inference_mode(), machine.autocast(model):
         # Silent off a terminal (disable=None), on other ranks, and where nobody asked for it.
         quiet = None if progress and distributed.is_main() else True
         for indices in tqdm(batches, desc="predict", unit="batch", leave=False, disable=quiet):
@@ -49,7 +50,8 @@ def predict_logits(
             found, lengths = torch.stack(model(**inputs)).cpu(), windows.lengths[indices]
             is_token = torch.from_numpy(np.arange(found.size(2)) < lengths[:, None])
             logits[:, ranges(windows.bounds[indices], lengths)] = found[:, is_token]
-    model.train(was_training)
+    if was_training:
+        model.train()
     # Each row was filled by one rank and is 0 on the others, so the sum is exact.
     start_logits, end_logits = distributed.total(logits).numpy()
     return start_logits, end_logits
@@ -162,7 +164,7 @@ class QuestionAnswering:
     """Answers questions from their contexts; made by `pipeline`."""
 
     def __init__(self, model: BertForQuestionAnswering, tokenizer: Tokenizer, machine: Machine, batch_size: int):
-        self.model, self.tokenizer = prepare(model.eval(), machine), tokenizer
+        self.model, self.tokenizer = prepare_to_answer(model.eval(), machine), tokenizer
         self.machine, self.batch_size = machine, batch_size
 
     def __call__(

@@ -29,9 +29,12 @@ class Machine:
     device: torch.device
     dtype: torch.dtype
 
-    def autocast(self):
-        """A context in which matrix products run in `dtype`; weights, loss and optimizer stay in float32."""
-        if self.dtype is torch.float32:
+    def autocast(self, model: nn.Module):
+        """A context in which matrix products run in `dtype`; the model's weights, loss and optimizer stay in float32.
+
+        Nothing to do where they are of this dtype themselves.
+        """
+        if next(model.parameters()).dtype is self.dtype:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
@@ -111,6 +114,17 @@ def prepare(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestio
     model.span_head = Float32Linear(model.span_head)
     model.train(model.training)  # the new modules take the model's mode
     return model.to(machine.device)
+
+
+def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestionAnswering:
+    """`prepare` for a model that is not trained any more: all but its span head takes the machine's dtype for good.
+
+    That spares every call the conversions of autocast, and rounds about as much. In training small updates would be
+    lost. The span head stays float32, as in training.
+    """
+    model.embeddings.to(machine.dtype)
+    model.encoder.to(machine.dtype)
+    return prepare(model, machine)
 
 
 def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout) -> Tensor:

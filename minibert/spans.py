@@ -107,22 +107,24 @@ class Places:
 def best_spans(places: Places, start_logits, end_logits, count: int, longest: int) -> tuple[np.ndarray, ...]:
     """The `count` best legal spans of each question, as `sort_spans` returns them.
 
-    The best span of each start is one span of its window. So the count-th best of these bounds the window's count-th
-    best span from below, and only the starts that reach the bound have to be looked at end by end.
+    The best span of each start is one span of its window. So the `count` starts with the best ones hold `count` spans
+    at least as good as all others, and the count-th best of what they hold bounds what has to be looked at.
     """
     columns = np.arange(max(1, places.length.max()))
     is_context = columns < places.length[:, None]  # (windows, T)
     rows = np.where(is_context, places.row[:, None] + columns, 0)
     start, end = (np.where(is_context, logits[rows], -np.inf) for logits in (start_logits, end_logits))
     longest = min(longest, len(columns))
+    ends = np.lib.stride_tricks.sliding_window_view(widen(end, longest - 1), longest, axis=1)  # (windows, T, longest)
     best = start + sliding_max(end, longest)
-    bound = np.full(len(best), np.finfo(np.float32).min)
+    bound = np.full((len(best), 1), np.finfo(np.float32).min)
     if count < len(columns):
-        bound = np.maximum(bound, np.partition(best, -count)[:, -count])
-    window, first = np.nonzero(best >= bound[:, None])
-    ends = np.lib.stride_tricks.sliding_window_view(widen(end, longest - 1), longest, axis=1)[window, first]
-    sums = start[window, first, None] + ends  # (starts, longest)
-    i, more = np.nonzero(sums >= bound[window, None])
+        window, first = np.arange(len(best))[:, None], np.argpartition(best, -count)[:, -count:]
+        sums = (start[window, first, None] + ends[window, first]).reshape(len(best), -1)  # (windows, count * longest)
+        bound = np.maximum(bound, np.partition(sums, -count)[:, -count, None])
+    window, first = np.nonzero(best >= bound)
+    sums = start[window, first, None] + ends[window, first]  # (starts, longest)
+    i, more = np.nonzero(sums >= bound[window])  # with all that tie with the last one: the sort decides
     return sort_spans(places, window[i], first[i], more, sums[i, more], count)
 
 
@@ -166,7 +168,7 @@ def make_predictions(windows, places, question, row, token, more, start_logits, 
 
     characters = np.stack([windows.offsets[row, 0], windows.offsets[row + more, 1]], axis=1)
     logits = np.stack([start_logits[row], end_logits[row + more]], axis=1)
-    bounds = np.searchsorted(question, np.arange(len(examples) + 1))
+    bounds = np.searchsorted(question, np.arange(len(examples) + 1)).tolist()
     nulls = zip((start_null * end_null).tolist(), start_logits[null_row].tolist(), end_logits[null_row].tolist())
     return [
         Prediction(example.context, characters[a:b], logits[a:b], scores[a:b], Answer("", 0, 0, *null))

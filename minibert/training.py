@@ -53,7 +53,7 @@ def train_step(
         batch = machine.load(batch)
         positions = batch.pop("start_positions"), batch.pop("end_positions")
         with distributed.averaging(replica, is_last=i == len(micro_batches) - 1):
-            with machine.autocast():
+            with machine.autocast(replica):
                 start_logits, end_logits = replica(**batch)
             loss = span_loss(start_logits, end_logits, *positions, batch["attention_mask"])
             loss = loss * (weight * len(positions[0]) / windows_in_step)

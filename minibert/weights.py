@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from minibert.config import BertConfig, load_config
 from minibert.errors import BadInput
@@ -110,7 +111,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
     if missing := [names[name] for name in new if not name.startswith("span_head.")]:
         raise BadInput(folder, missing[0], f"is not in the weights ({len(missing)} tensors of the encoder are missing)")
 
-    with torch.device("meta"):  # shapes without memory: the config may ask for anything
+    with torch.device("meta"), NoInitialValues():  # shapes without memory: the config may ask for anything
         model = BertForQuestionAnswering(config)
     wanted = model.state_dict()
     state = {name: read_tensor(*place, wanted[name].shape) for name, place in found.items()}
@@ -123,6 +124,15 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
         parameter.requires_grad_(True)
     model.new_parameters = new
     return model.eval(), LoadReport([name for name in wanted if name not in new], new, ignored)
+
+
+class NoInitialValues(TorchFunctionMode):
+    """Within a `with` block new layers draw no initial values: without memory that costs a second of imports."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        is_initialiser = getattr(function, "__module__", None) == "torch.nn.init"
+        return kwargs["tensor"] if is_initialiser else function(*args, **kwargs)
 
 
 def full_name(published: str, config: BertConfig) -> str:

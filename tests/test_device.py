@@ -6,7 +6,7 @@ from conftest import drawn, tiny_config
 from torch import nn
 
 from minibert import device
-from minibert.device import CheapDropout, Float32Linear, Machine, best_dtype, choose_machine, prepare
+from minibert.device import CheapDropout, Float32Linear, Machine, best_dtype, choose_machine, prepare, prepare_to_answer
 from minibert.errors import BadInput
 from minibert.model import BertForQuestionAnswering, attention_by_hand, attention_fused
 
@@ -226,12 +226,47 @@ def test_a_model_can_be_prepared_twice():
 
 def test_logits_are_float32_under_autocast():
     plain, fast, batch = prepared_pair()
-    with torch.no_grad(), Machine(CPU, torch.bfloat16).autocast():
+    with torch.no_grad(), Machine(CPU, torch.bfloat16).autocast(fast):
         start_logits, end_logits = fast(*batch)
     assert start_logits.dtype is end_logits.dtype is torch.float32
     with torch.no_grad():
         exact = plain(*batch)[0]
     assert 0 < (start_logits - exact)[0].abs().max() < 0.3  # the encoder did run in bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_model_that_only_answers_takes_the_dtype_and_keeps_its_head(dtype):
+    plain, _, batch = prepared_pair()
+    machine = Machine(CPU, dtype)
+    fast = prepare_to_answer(drawn(BertForQuestionAnswering(tiny_config())).eval(), machine)
+    assert {parameter.dtype for parameter in fast.encoder.parameters()} == {dtype}
+    with torch.no_grad(), machine.autocast(fast):
+        assert not torch.is_autocast_enabled("cpu")
+        ours, exact = torch.stack(fast(*batch)), torch.stack(plain(*batch))
+    assert ours.dtype is torch.float32 and len(ours.unique()) > 60  # not in steps of bfloat16
+    real = batch[1].bool()
+    assert (ours - exact)[:, real].norm() <= (3e-2 if dtype is torch.bfloat16 else 1e-6) * exact[:, real].norm()
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_attention_in_parts_is_attention(monkeypatch, mask):
+    """Training on a CPU takes a few windows at a time; here two, two and one."""
+    monkeypatch.setattr(device, "SCORES_BYTES", 2 * 3 * 11 * 11 * 4)
+    found = []
+    for attend in (device.attention_on_cpu, attention_by_hand):
+        generator = torch.Generator().manual_seed(4)
+        tensors = [torch.randn(5, 3, 11, 7, generator=generator).requires_grad_() for _ in range(3)]
+        is_token = (torch.arange(11) < torch.tensor([11, 8, 5, 9, 10])[:, None])[:, None, None] if mask else None
+        attended = attend(*tensors, is_token, nn.Dropout(0.0).train())
+        (attended**2).sum().backward()
+        found.append([attended, *(tensor.grad for tensor in tensors)])
+    for ours, exact in zip(*found):
+        torch.testing.assert_close(ours, exact, atol=1e-5, rtol=1e-5)
+
+
+def test_keeping_memory_is_a_setting_of_the_process_and_harmless():
+    device.keep_memory()
+    assert float(torch.ones(10_000_000).sum()) == 1e7
 
 
 @pytest.mark.parametrize(
