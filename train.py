@@ -67,6 +67,7 @@ def make_flags() -> Flags:
     add_answer_flags(flags)
     flags.add("--skip_bad_records", action="store_true", help="drop questions with faults instead of stopping")
     flags.add("--deterministic", action="store_true", help="the same run twice on one machine, to the bit, on CUDA too")
+    flags.add("--compile", action="store_true", help="compile the model first: a minute, for long runs on CUDA")
     add_device_flags(flags, dtype="auto")
     return flags
 

@@ -11,11 +11,28 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.rows import ROWS, make_bench
+from benchmarks import growth, reading, training
+from benchmarks.bench import Bench
 from minibert.errors import run_command
 from minibert.flags import Flags
-from minibert.folders import DEFAULT_MODEL
+from minibert.folders import DEFAULT_MODEL, find_folder
 
+ROWS = {
+    function.__name__: function
+    for function in (
+        reading.preprocessing,
+        training.training,
+        training.training_no_attention_dropout,
+        training.training_base,
+        reading.evaluation,
+        reading.postprocessing,
+        reading.latency,
+        growth.startup,
+        training.memory,
+        growth.growth,
+        growth.stream,
+    )
+}
 HEAD = ["what", "peer", "minibert", "peer's", "ratio (lowest-highest)"]
 
 
@@ -28,7 +45,7 @@ def main() -> None:
     args = flags.parse()
     transformers.logging.set_verbosity_error()
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    bench = make_bench(args.data, args.model, args.rounds)
+    bench = Bench(Path(args.data), find_folder(args.model), args.rounds)
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}; load before {os.getloadavg()[0]:.2f}")
     print_line(HEAD)
     print_line(["---"] * len(HEAD))

@@ -87,6 +87,7 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self.process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
         self.process.start()
+        self.pipe.recv()  # made: a peer may have tried out its variants, with nothing beside it
 
     def __call__(self) -> float:
         self.pipe.send(True)
@@ -101,6 +102,7 @@ class Child:
 
 def serve(pipe, make: Callable[..., Work], arguments: tuple) -> None:
     work = make(*arguments)
+    pipe.send(True)
     while pipe.recv():
         pipe.send(work())
 

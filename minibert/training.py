@@ -109,7 +109,8 @@ class Training:
         self.examples, windows = train_set
         self.eval_set = eval_set
         self.settings, self.run = settings, Path(settings.output_dir)
-        self.replica = distributed.replicate(self.model)
+        # Dynamic: once for all widths. The model itself stays as it is, to evaluate and to save.
+        self.replica = distributed.replicate(torch.compile(model, dynamic=True) if settings.compile else model)
         self.optimizer = make_optimizer(self.model, settings.learning_rate, settings.weight_decay)
         # Only float16 needs its loss scaled: many gradients are smaller than its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)

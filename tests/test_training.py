@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from argparse import Namespace
 from pathlib import Path
@@ -38,6 +39,7 @@ def settings(folder: Path, **changes) -> Namespace:
         "warmup_ratio": 0.1,
         "max_grad_norm": 1.0,
         "seed": 5,
+        "compile": False,
     }
     return Namespace(**values | changes)
 
@@ -165,9 +167,24 @@ def test_2_x_batch_4_equals_1_x_batch_8(tmp_path, tokenizer, recorded, questions
 def train_step_of(training: Training, index: int) -> float:
     training.optimizer.param_groups[0]["lr"] = training.optimizer.param_groups[1]["lr"] = 1e-3
     loss, _ = train_step(
-        training.model, *training.plan.share(index), training.optimizer, training.scaler, training.machine, 1.0
+        training.replica, *training.plan.share(index), training.optimizer, training.scaler, training.machine, 1.0
     )
     return float(loss)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_model_trains_as_the_plain_one(tmp_path, tokenizer):
+    """Batches of several widths, with padding and without; the checkpoint is that of the plain model."""
+    train_set = toy_set(tmp_path, tokenizer, 30)
+    losses, names = [], []
+    for is_compiled in (False, True):
+        run = tmp_path / f"compiled-{is_compiled}"
+        training = Training(still_model(), tokenizer, train_set, settings(run, compile=is_compiled, epochs=1), CPU)
+        losses.append([train_step_of(training, i) for i in range(training.total_steps)])
+        names.append(list(training.model.state_dict()))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(set(losses[0])) == len(losses[0]) > 6
+    assert names[0] == names[1]
 
 
 def test_the_steps_loss_is_the_mean_over_its_windows(tmp_path, tokenizer):
