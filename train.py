@@ -157,6 +157,8 @@ def main() -> None:
 
         window_sizes = args.max_seq_length, args.doc_stride, args.max_query_length
         windows = make_windows(examples, tokenizer, *window_sizes)
+        too_long = windows.end_positions - windows.start_positions >= args.max_answer_length  # none could predict them
+        windows.counts["too_long"] = int(too_long.sum())
         eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *window_sizes)) if eval_examples else None
         run = Path(args.output_dir)
         run.mkdir(parents=True, exist_ok=True)

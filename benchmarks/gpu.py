@@ -38,6 +38,7 @@ from minibert.windows import make_windows
 HALVES = (torch.bfloat16, torch.float16)
 EPOCH = 88_500  # windows of SQuAD's training set
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TINY["max_position_embeddings"] = 384
 
 
 class Card:

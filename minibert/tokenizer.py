@@ -28,10 +28,9 @@ class Encodings:
     ids (tokens,) int32; offsets (tokens, 2) int32, character start and end in the text; bounds (texts + 1,) int64.
     """
 
-    def __init__(self, encodings: Sequence[tuple[np.ndarray, np.ndarray]]):
-        self.ids = np.concatenate([ids for ids, _ in encodings] or [np.empty(0, np.int32)])
-        self.offsets = np.concatenate([offsets for _, offsets in encodings] or [np.empty((0, 2), np.int32)])
-        self.bounds = np.cumsum([0] + [len(ids) for ids, _ in encodings])
+    def __init__(self, ids: np.ndarray, offsets: np.ndarray, lengths: np.ndarray):
+        self.ids, self.offsets = ids, offsets
+        self.bounds = np.cumsum(np.concatenate([[0], lengths]))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -57,13 +56,14 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> Encodings:
         """Tokenise every text by itself, without special tokens."""
-        rows = []
+        ids, offsets, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], []
         for first in range(0, len(texts), CHUNK):
             batch = self.backend.encode_batch(list(texts[first : first + CHUNK]), add_special_tokens=False)
-            for encoding in batch:
-                offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int32, 2 * len(encoding))
-                rows.append((np.array(encoding.ids, np.int32), offsets.reshape(-1, 2)))
-        return Encodings(rows)
+            lengths += map(len, batch)
+            ids.append(np.fromiter(chain.from_iterable(e.ids for e in batch), np.int32))
+            pairs = chain.from_iterable(e.offsets for e in batch)
+            offsets.append(np.fromiter(chain.from_iterable(pairs), np.int32).reshape(-1, 2))
+        return Encodings(np.concatenate(ids), np.concatenate(offsets), np.array(lengths, np.int64))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The readable form of ids, "##" marking a piece that continues a word."""

@@ -106,10 +106,9 @@ class Training:
         eval_set: tuple[list[Example], Windows] | None = None,
     ):
         self.model, self.tokenizer, self.machine = prepare(model, machine), tokenizer, machine
-        self.examples, windows = train_set
-        self.eval_set = eval_set
+        (self.examples, windows), self.eval_set = train_set, eval_set
         self.settings, self.run = settings, Path(settings.output_dir)
-        # Dynamic: once for all widths. The model itself stays as it is, to evaluate and to save.
+        # Compiled once for all widths. The model itself stays as it is, to evaluate and to save.
         self.replica = distributed.replicate(torch.compile(model, dynamic=True) if settings.compile else model)
         self.optimizer = make_optimizer(self.model, settings.learning_rate, settings.weight_decay)
         # Only float16 needs its loss scaled: many gradients are smaller than its smallest number.
