@@ -18,7 +18,7 @@ from minibert.distributed import local_rank
 from minibert.errors import BadInput
 from minibert.model import BertForQuestionAnswering, SelfAttention, attention_by_hand, attention_fused
 
-SCORES_BYTES = 8 * 2**20
+SCORES_BYTES = 8 * 2**20  # of attention scores that training on a CPU works on at once
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -132,7 +132,8 @@ def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
     """By hand in training, fused otherwise.
 
     The fused kernel has no dropout on a CPU (it falls back to a slow path), and its bfloat16 backward pass is slower
-    than plain matrix products.
+    than plain matrix products. By hand there are several passes over the scores, (B, H, T, T): a few windows at a time
+    those take less memory, and find more of it in the processor's cache.
     """
     if not dropout.training:
         return attention_fused(query, key, value, mask, dropout)

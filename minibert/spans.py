@@ -1,7 +1,7 @@
 """Logits of all windows -> the best legal answers of every question, by array operations.
 
 A span is legal if both its tokens lie in the context, its end is not before its start, and it has at most
-`max_answer_length` tokens. Every legal span of every window is looked at: nothing is sampled or pruned by a heuristic.
+`max_answer_length` tokens. The search is exact: no span is left out but those that a bound proves to be worse.
 In: flat logits, in the layout of `Windows`. Out: a `Prediction` per question. Next: `answering.py`.
 """
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 pytest.importorskip("transformers")
@@ -48,9 +49,13 @@ def test_both_sides_find_the_same_answers(both, tiny_folder):
     assert ours == theirs and score(examples, ours)["f1"] > 90
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+
+
 @pytest.mark.slow
-def test_the_script_for_a_card_runs_through_on_a_processor(tiny_folder):
-    words = ["--data", ROOT / "examples" / "dev.json", "--model", tiny_folder, "--device", "cpu", "--tiny"]
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+def test_the_script_for_a_card_runs_through(tiny_folder, device):
+    words = ["--data", ROOT / "examples" / "dev.json", "--model", tiny_folder, "--device", device, "--tiny"]
     command = [sys.executable, "-m", "benchmarks.gpu", *map(str, words), "--seconds", "0.3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
