@@ -184,7 +184,7 @@ def main() -> None:
 def say_what_next(args: Namespace) -> None:
     say(f"\nthe trained model is in {args.output_dir}; ask it something:")
     say(
-        f"  python ask.py --ckpt {args.output_dir} --question 'Where was the clock made?' "
+        f"  python ask.py --ckpt {args.output_dir} --question 'When was the town clock made?' "
         "--context 'The town clock was made in Basel in 1871 by the smith Anna Weiss.'"
     )
     if len(args.data_sha256) == 1 and Path(args.data[0]).parent.name == "examples":
