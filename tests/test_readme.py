@@ -87,6 +87,7 @@ def test_the_first_command_teaches_a_model(tmp_path):
     assert json.loads(lines[-1])["f1"] >= before + 10
     ask = next(line for line in lines if line.strip().startswith("python ask.py"))
     answered = run(*shlex.split(ask)[1:], cwd=clone, env={"PYTHONPATH": str(clone)})
-    assert answered.stdout.startswith("Basel")
+    promised = re.search(r"--question .*\n.*--context .*\n(.+?) {2,}\(score", README).group(1)
+    assert answered.stdout.split("  ")[0] == promised
     scored = run("evaluate.py", "--ckpt", "runs/first", "--data", "examples/train.json", cwd=clone)
     assert json.loads(scored.stdout.splitlines()[-1])["f1"] >= 80
