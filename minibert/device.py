@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from minibert.distributed import local_rank
 from minibert.errors import BadInput
-from minibert.model import BertForQuestionAnswering, SelfAttention, attention_by_hand, attention_fused
+from minibert.model import BertForQuestionAnswering, Layer, SelfAttention, attention_by_hand, attention_fused
 
 SCORES_BYTES = 8 * 2**20  # of attention scores that training on a CPU works on at once
+PACKING = {"avx512_bf16", "amx_bf16"}  # the processors whose products of bfloat16 gain from packed weights
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -121,11 +122,23 @@ def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> Bert
     """`prepare` for a model that is not trained any more: all but its span head takes the machine's dtype for good.
 
     That spares every call the conversions of autocast, and rounds about as much. In training small updates would be
-    lost. The span head stays float32, as in training.
+    lost. The span head stays float32, as in training. On a CPU the weights of the layers are packed as well.
     """
     model.embeddings.to(machine.dtype)
     model.encoder.to(machine.dtype)
+    if machine.device.type == "cpu" and machine.dtype is torch.bfloat16 and processor_flags() & PACKING:
+        for layer in model.encoder.layers:
+            pack(layer)
     return prepare(model, machine)
+
+
+def pack(layer: Layer) -> None:
+    """Give a layer packed linear maps, the first of the feed-forward with its GELU."""
+    for module in (layer.attention, layer.feed_forward):
+        for name, linear in list(module.named_children()):
+            if isinstance(linear, nn.Linear):
+                setattr(module, name, PackedLinear(linear, "gelu" if name == "expand" else "none"))
+    layer.feed_forward.gelu = nn.Identity()
 
 
 def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout) -> Tensor:
@@ -163,16 +176,37 @@ class CheapDropout(nn.Dropout):
         return hidden_states * mask
 
 
-class Float32Linear(nn.Linear):
-    """A linear map, on another one's parameters, that autocast leaves in float32.
-
-    bfloat16 has 8 bits: logits of 6.2 would come in steps of 0.03, and many spans would tie.
-    """
+class SameLinear(nn.Linear):
+    """A linear map on another one's parameters."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
 
+
+class Float32Linear(SameLinear):
+    """One that autocast leaves in float32.
+
+    bfloat16 has 8 bits: logits of 6.2 would come in steps of 0.03, and many spans would tie.
+    """
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
             return super().forward(hidden_states.float())
+
+
+class PackedLinear(SameLinear):
+    """One that keeps a copy of its weight in the order in which the processor's matrix unit reads it.
+
+    `nn.Linear` would put the weight in that order at every call: for one short window as much work as the product.
+    The product goes through `activation`, "none" or "gelu", before it is rounded and written. It has no gradient.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: str):
+        super().__init__(linear)
+        self.activation = activation
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        # What torch's own compiler calls; there is no public name for it.
+        return torch.ops.mkldnn._linear_pointwise(hidden_states, self.packed, self.bias, self.activation, [], "none")

@@ -94,11 +94,12 @@ class FeedForward(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.expand = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.gelu = nn.GELU()
         self.contract = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, F) -> (B, T, D)."""
-        return self.contract(F.gelu(self.expand(hidden_states)))
+        return self.contract(self.gelu(self.expand(hidden_states)))
 
 
 class Layer(nn.Module):

@@ -248,6 +248,50 @@ def test_a_model_that_only_answers_takes_the_dtype_and_keeps_its_head(dtype):
     assert (ours - exact)[:, real].norm() <= (3e-2 if dtype is torch.bfloat16 else 1e-6) * exact[:, real].norm()
 
 
+needs_packing = pytest.mark.skipif(
+    not device.processor_flags() & device.PACKING, reason="this processor has no products of bfloat16"
+)
+
+
+@needs_packing
+@pytest.mark.parametrize("shape", [(7, 64), (2, 33, 64)])
+def test_a_packed_linear_map_is_the_linear_map(shape):
+    torch.manual_seed(11)
+    linear, x = nn.Linear(64, 48).bfloat16(), torch.randn(shape).bfloat16()
+    with torch.no_grad():
+        exact = nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double())
+        for activation, expected in (("none", exact), ("gelu", nn.functional.gelu(exact))):
+            found = device.PackedLinear(linear, activation)(x)
+            assert found.dtype is torch.bfloat16
+            torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-3)  # one rounding to 8 bits
+
+
+@needs_packing
+def test_packing_adds_nothing_to_the_state_and_may_be_repeated():
+    _, _, batch = prepared_pair()
+    machine = Machine(CPU, torch.bfloat16)
+    model = drawn(BertForQuestionAnswering(tiny_config())).eval()
+    plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = []
+    for _ in range(2):
+        prepare_to_answer(model, machine)
+        assert sum(isinstance(module, device.PackedLinear) for module in model.modules()) == 6 * len(
+            model.encoder.layers
+        )
+        with torch.inference_mode():
+            found.append(torch.stack(model(*batch)))
+    assert torch.equal(*found)
+    state = model.state_dict()
+    assert state.keys() == plain.keys()
+    assert all(torch.equal(state[name], plain[name].to(state[name].dtype)) for name in plain)
+
+
+def test_nothing_is_packed_on_a_processor_without_such_products(monkeypatch):
+    monkeypatch.setattr(device, "processor_flags", set)
+    model = prepare_to_answer(BertForQuestionAnswering(tiny_config()).eval(), Machine(CPU, torch.bfloat16))
+    assert not any(isinstance(module, device.PackedLinear) for module in model.modules())
+
+
 @pytest.mark.parametrize("mask", [True, False])
 def test_attention_in_parts_is_attention(monkeypatch, mask):
     """Training on a CPU takes a few windows at a time; here two, two and one."""
