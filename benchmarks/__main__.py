@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import growth, reading, training
+from benchmarks import breakdown, growth, reading, training
 from benchmarks.bench import Bench
 from minibert.errors import run_command
 from minibert.flags import Flags
@@ -27,6 +27,7 @@ ROWS = {
         reading.evaluation,
         reading.postprocessing,
         reading.latency,
+        breakdown.breakdown,
         growth.startup,
         training.memory,
         growth.growth,

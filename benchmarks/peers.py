@@ -9,10 +9,16 @@ Both use the fused AdamW, as `transformers` does by default.
 """
 
 import contextlib
+import math
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    get_linear_schedule_with_warmup,
+)
 
 MAX_LENGTH, STRIDE = 384, 128
 N_BEST, MAX_ANSWER_LENGTH = 20, 30
@@ -116,11 +122,26 @@ def with_lists(tokenizer, examples, with_labels: bool) -> dict[str, list]:
 # --- training and prediction ------------------------------------------------------------------------------------------
 
 
-def trainer(model, device: str = "cpu", dtype: torch.dtype = torch.float32, learning_rate: float = 1e-4):
-    """A function that takes one step on a batch: the usual loop's body. `model` may be a compiled one."""
+def trainer(
+    model,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    learning_rate: float = 1e-4,
+    steps: int | None = None,
+):
+    """A function that takes one step on a batch: the usual loop's body. `model` may be a compiled one.
+
+    With `steps`, the learning rate rises over a tenth of them and falls to 0 at the last; else it stays.
+    """
     model.train().to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if is_decayed(name)], "weight_decay": 0.01},
+        {"params": [p for name, p in named if not is_decayed(name)], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * steps), steps) if steps else constant
 
     def step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -134,6 +155,10 @@ def trainer(model, device: str = "cpu", dtype: torch.dtype = torch.float32, lear
         return loss.detach()
 
     return step
+
+
+def is_decayed(name: str) -> bool:
+    return not (name.endswith("bias") or "LayerNorm" in name)
 
 
 def precision(device: str, dtype: torch.dtype):

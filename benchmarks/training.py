@@ -1,7 +1,8 @@
-"""Rows of training: windows a second, share of the processor's peak, memory. Next: `growth.py`."""
+"""Rows of training: windows a second, share of the processor's peak, memory. Next: `breakdown.py`."""
 
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks import peers
 from benchmarks.bench import Bench
 from benchmarks.timing import Child, Work, compare, faster, in_child, matrix_peak, training_flops
 from minibert.batches import collate
-from minibert.config import load_config
+from minibert.config import BertConfig, load_config
 from minibert.device import choose_machine, keep_memory, prepare
 from minibert.model import BertForQuestionAnswering
 from minibert.optim import make_optimizer
@@ -39,11 +40,14 @@ def our_steps(bench: Bench, batches: list[np.ndarray], changes: dict) -> Work:
 
 def our_model(bench: Bench, **changes) -> BertForQuestionAnswering:
     """The folder's model, with another attention dropout or, with random weights, of other sizes."""
-    config = type(load_config(bench.folder))(**vars(load_config(bench.folder)) | changes)
-    model = BertForQuestionAnswering(config)
+    model = BertForQuestionAnswering(changed_config(bench, changes))
     if not set(changes) - set(NO_ATTENTION_DROPOUT):
         model.load_state_dict(load_model(bench.folder).state_dict())
     return model
+
+
+def changed_config(bench: Bench, changes: dict) -> BertConfig:
+    return replace(load_config(bench.folder), **changes)
 
 
 def steps_of_d(bench: Bench, batches: list[np.ndarray], changes: dict) -> Work:
@@ -85,7 +89,7 @@ def compare_training(bench: Bench, what: str, names: str, count: int, of_d: int,
             found = compare(ours, their_work, bench.rounds)
         lines.append([f"{what}, windows/s", name, *found.cells()])
     lengths = bench.windows.lengths[np.concatenate(batches)]
-    config = type(load_config(bench.folder))(**vars(load_config(bench.folder)) | changes)
+    config = changed_config(bench, changes)
     windows_per_second = statistics.median(found.ours)
     peak = max(peak, matrix_peak())
     share = windows_per_second * training_flops(config, lengths) / len(lengths) / peak

@@ -23,7 +23,7 @@ from minibert.model import BertForQuestionAnswering
 from minibert.spans import Answer, Prediction, search
 from minibert.squad import Example, is_version_2, text_fault
 from minibert.tokenizer import Tokenizer, load_tokenizer
-from minibert.weights import load_model
+from minibert.weights import copy_model, load_model
 from minibert.windows import Windows, make_windows, ranges
 
 PADDED_VOCABULARY = 128  # rows that a vocabulary may be short of the model's: sizes get rounded up to this at most
@@ -79,11 +79,10 @@ def predict(
     n_best_size: int = 20,
     max_answer_length: int = 30,
     eval_batch_size: int = 64,
-    progress: bool = False,
 ) -> list[Prediction]:
     """A prediction for each example, in order."""
     windows = make_windows(examples, tokenizer, max_seq_length, doc_stride, max_query_length)
-    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress)
+    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size)
     return search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
 
 
@@ -143,16 +142,15 @@ def pipeline(
 ) -> "QuestionAnswering":
     """A reader to call with questions and contexts. `model` and `tokenizer` are loaded ones, or names to load.
 
-    The tokenizer of a named model is its own unless told otherwise. Raises BadInput for a model that cannot answer, and
-    for a device or dtype that this machine does not have.
+    A loaded model stays as it is: the reader works with a copy. The tokenizer of a named model is its own unless told
+    otherwise. Raises BadInput for a model that cannot answer, and for a device or dtype that this machine lacks.
     """
     if task != "question-answering":
         raise BadInput("pipeline", task, "the only task is 'question-answering'")
     name, is_loaded = model, isinstance(model, BertForQuestionAnswering)
     if model is None or (is_loaded and tokenizer is None):
         raise BadInput("pipeline", "model", "name a trained model, or give a loaded model and its tokenizer")
-    if not is_loaded:
-        model = load_model(name, revision)
+    model = copy_model(model) if is_loaded else load_model(name, revision)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer or name, revision)
     check_trained(model, tokenizer, "pipeline" if is_loaded else name)
@@ -250,7 +248,6 @@ def write_predictions(
 
     Every id is in every file. Raises OSError where one cannot be written.
     """
-    file = Path(file)
     texts = {e.id: p.best(is_v2, threshold).text for e, p in zip(examples, predictions)}
     n_best = {e.id: n_best_rows(p, is_v2) for e, p in zip(examples, predictions)}
     contents = {file: texts, file.parent / "nbest_predictions.json": n_best}

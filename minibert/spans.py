@@ -139,7 +139,7 @@ def sliding_max(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def widen(values: np.ndarray, columns: int) -> np.ndarray:
-    return np.pad(values, ((0, 0), (0, columns)), constant_values=-np.inf)
+    return np.concatenate([values, np.full((len(values), columns), -np.inf, values.dtype)], axis=1)
 
 
 def sort_spans(places: Places, window, first, more, sums, count: int) -> tuple[np.ndarray, ...]:

@@ -20,13 +20,14 @@ from minibert import distributed
 from minibert.answering import evaluate
 from minibert.batches import Plan
 from minibert.checkpoint import load_optimizer, load_state, read_line, read_scores, record_scores, save_checkpoint
-from minibert.device import Machine, prepare
+from minibert.device import Machine, prepare, prepare_to_answer
 from minibert.errors import BadInput, Stopped, StopSignals
 from minibert.journal import log, progress_bar, say, truncate_log
 from minibert.model import BertForQuestionAnswering, span_loss
 from minibert.optim import learning_rate_at, make_optimizer
 from minibert.squad import Example
 from minibert.tokenizer import Tokenizer
+from minibert.weights import copy_model
 from minibert.windows import Windows
 
 LOG_STEPS = 10
@@ -215,15 +216,11 @@ class Training:
         now = time.perf_counter(), self.at.step, self.at.windows
         seconds, _, windows = np.subtract(now, self.last_log)
         self.last_log = now
-        log(
-            self.run,
-            self.at.step,
-            self.epoch,
-            loss=loss / ((self.at.step - 1) % LOG_STEPS + 1),
-            learning_rate=rate,
-            grad_norm=float(self.recent_norm),
-            windows_per_second=round(windows / seconds, 3),
-        )
+        mean = loss / ((self.at.step - 1) % LOG_STEPS + 1)
+        speed = round(windows / seconds, 3)
+        norm = float(self.recent_norm)
+        of_steps = {"loss": mean, "learning_rate": rate, "grad_norm": norm, "windows_per_second": speed}
+        log(self.run, self.at.step, self.epoch, **of_steps)
 
     def read_losses(self) -> float:
         """The sum of the losses since the last line, over all ranks.
@@ -246,7 +243,8 @@ class Training:
         if not self.eval_set:
             return
         with signals.raising():
-            self.scores, _ = evaluate(self.model, *self.eval_set, self.machine, self.settings)
+            model = prepare_to_answer(copy_model(self.model), self.machine)  # as `evaluate.py` has it, for equal scores
+            self.scores, _ = evaluate(model, *self.eval_set, self.machine, self.settings)
         start = "untrained head" if self.model.new_parameters else "before training"
         label = f"epoch {self.epoch:g}" if self.at.step else start
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))

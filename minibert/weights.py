@@ -111,19 +111,34 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
     if missing := [names[name] for name in new if not name.startswith("span_head.")]:
         raise BadInput(folder, missing[0], f"is not in the weights ({len(missing)} tensors of the encoder are missing)")
 
-    with torch.device("meta"), NoInitialValues():  # shapes without memory: the config may ask for anything
-        model = BertForQuestionAnswering(config)
+    model = empty_model(config)
     wanted = model.state_dict()
     state = {name: read_tensor(*place, wanted[name].shape) for name, place in found.items()}
     for name in new:
         # BERT's own initialisation: normal weights, zero biases.
         values = torch.zeros(wanted[name].shape)
         state[name] = values.normal_(std=config.initializer_range) if name.endswith(".weight") else values
+    return fill(model, state, new), LoadReport([name for name in wanted if name not in new], new, ignored)
+
+
+def copy_model(model: BertForQuestionAnswering) -> BertForQuestionAnswering:
+    """Another model of the same weights, as `load_model` would return it, whatever has been set on this one since."""
+    state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in model.state_dict().items()}
+    return fill(empty_model(model.config), state, list(model.new_parameters))
+
+
+def empty_model(config: BertConfig) -> BertForQuestionAnswering:
+    """Shapes without memory: a config may ask for anything."""
+    with torch.device("meta"), NoInitialValues():
+        return BertForQuestionAnswering(config)
+
+
+def fill(model: BertForQuestionAnswering, state: dict[str, torch.Tensor], new: list[str]) -> BertForQuestionAnswering:
     model.load_state_dict(state, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.new_parameters = new
-    return model.eval(), LoadReport([name for name in wanted if name not in new], new, ignored)
+    return model.eval()
 
 
 class NoInitialValues(TorchFunctionMode):

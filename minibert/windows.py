@@ -61,7 +61,7 @@ class Windows:
     @property
     def lengths(self) -> np.ndarray:
         """(N,) tokens in each window, special ones included."""
-        return np.diff(self.bounds)
+        return self.bounds[1:] - self.bounds[:-1]
 
     def __getitem__(self, i: int) -> Window:
         rows = slice(self.bounds[i], self.bounds[i + 1])

@@ -314,6 +314,26 @@ def test_a_named_tokenizer_that_does_not_exist_is_bad_input(tiny_folder, tmp_pat
         pipeline(model=tiny_folder, tokenizer=tmp_path / "nowhere")
 
 
+def test_a_loaded_model_stays_as_it_is(tiny_folder, tokenizer):
+    """It may be in training: the reader's own has other modules, and weights of half the precision."""
+    model = load_model(tiny_folder).train()
+    modules, state = list(model.modules()), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for dtype in ("float32", "bfloat16"):
+        reader = pipeline(model=model, tokenizer=tokenizer, dtype=dtype)
+        reader(question=WHO, context=LONG, max_seq_len=40, doc_stride=8)
+        assert model.training and not reader.model.training
+        assert list(model.modules()) == modules
+        assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_model_of_a_reader_makes_another_reader(tiny_folder, tokenizer):
+    question = dict(question=WHO, context=LONG, max_seq_len=40, doc_stride=8)
+    for dtype in ("float32", "bfloat16"):
+        first = pipeline(model=str(tiny_folder), dtype="bfloat16")
+        second = pipeline(model=first.model, tokenizer=tokenizer, dtype=dtype)
+        assert second(**question)["score"] == pytest.approx(first(**question)["score"], rel=0.05)
+
+
 def test_a_loaded_model_with_a_foreign_tokenizer_is_refused(tiny_folder, wide_tokenizer):
     with pytest.raises(BadInput, match="tokens"):
         pipeline(model=load_model(tiny_folder), tokenizer=wide_tokenizer)

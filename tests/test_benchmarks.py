@@ -1,5 +1,7 @@
 """The benchmarks: both sides do the same work, and the script for a CUDA card runs through."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +49,20 @@ def test_both_sides_find_the_same_answers(both, tiny_folder):
     theirs = peers.n_best_answers([dict(zip(columns, values)) for values in zip(*columns.values())], rows, grid)
     ours = {e.id: p.best().text for e, p in zip(examples, search(windows, *logits, examples))}
     assert ours == theirs and score(examples, ours)["f1"] > 90
+
+
+@pytest.mark.slow
+def test_the_whole_run_of_the_peer_runs_through(tiny_folder, tmp_path):
+    """From random weights: the tiny model's own have too few positions."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "wide", ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 384}
+    (folder / "config.json").write_text(json.dumps(config))
+    data = str(ROOT / "examples" / "dev.json")
+    words = ["--data", data, "--eval_data", data, "--model", str(folder), "--epochs", "3"]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.recipe", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["attention"] in ("sdpa", "eager") and found["train_runtime"] > 0 and 0 <= found["f1"] <= 100
 
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

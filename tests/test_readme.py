@@ -84,7 +84,11 @@ def test_the_first_command_teaches_a_model(tmp_path):
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     before = float(re.search(r"untrained head: .*f1 ([\d.]+)", ended.stdout).group(1))
-    assert json.loads(lines[-1])["f1"] >= before + 10
+    summary = json.loads(lines[-1])
+    assert summary["f1"] >= before + 10
+    last = (clone / "runs/first/latest").read_text().strip()
+    scored = run("evaluate.py", "--ckpt", f"runs/first/{last}", "--data", "examples/dev.json", cwd=clone)
+    assert json.loads(scored.stdout.splitlines()[-1]).items() <= summary.items()  # what training printed
     ask = next(line for line in lines if line.strip().startswith("python ask.py"))
     answered = run(*shlex.split(ask)[1:], cwd=clone, env={"PYTHONPATH": str(clone)})
     promised = re.search(r"--question .*\n.*--context .*\n(.+?) {2,}\(score", README).group(1)
