@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import resource
 import statistics
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -119,4 +121,7 @@ def in_child(code: str) -> dict:
 
 def peak_memory() -> int:
     """The most memory that this process has had so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2)
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux lets a process inherit `ru_maxrss` from the one that started it
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2
