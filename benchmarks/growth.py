@@ -54,6 +54,9 @@ def timed(function, *arguments):
         seconds.append(time.perf_counter() - begin)
     return result, len(windows if function is search else result) / statistics.median(seconds)
 examples, tokenizer = read_squad({data!r}), load_tokenizer({folder!r})
+contexts = list(dict.fromkeys(example.context for example in examples))
+place = dict(zip(contexts, np.random.default_rng(0).permutation(len(contexts))))
+examples.sort(key=lambda example: place[example.context])  # the first thousand are like all of them
 many = []
 while len(many) < {count}:  # contexts that differ, or each would be encoded once for all copies
     many += [replace(example, context=f"{{example.context}} {{len(many)}}") for example in examples]
