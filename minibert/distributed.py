@@ -5,6 +5,7 @@ Started by `torchrun --nproc_per_node 2 train.py ..`, which sets RANK, WORLD_SIZ
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 import torch
@@ -34,6 +35,9 @@ def ranks() -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+            # A thread of gloo's may still have to free the last tensor, for which it needs Python's lock; one that
+            # asks for the lock while Python shuts down aborts the process. Asleep, we leave it the lock.
+            time.sleep(0.1)
 
 
 def rank() -> int:
