@@ -25,9 +25,11 @@ class Stopped(BaseException):
     Like KeyboardInterrupt it is no Exception: nothing that handles a library's errors may take it for one of them.
     """
 
+    latest = 0  # the number of the last one raised: code in C may turn the exception into one of its own
+
     def __init__(self, signal_number: int):
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
+        super().__init__("Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name)
+        self.signal_number = Stopped.latest = signal_number
 
 
 class StopSignals:
@@ -71,26 +73,34 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command and end the process: 0 fine, 1 environment or divergence, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
 
     def stop(number: int, _) -> None:
+        if Stopped.latest:  # the second one
+            os._exit(128 + number)
         raise Stopped(number)
 
+    Stopped.latest, code = 0, 0
     try:
-        signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         main()
         sys.stdout.flush()
-        code = 0
-    except BadInput as error:
-        code = complain(error, 2)
-    except BrokenPipeError:
+    except (Exception, Stopped) as error:
+        code = last_word(error)
+    sys.exit(code)
+
+
+def last_word(error: BaseException) -> int:
+    """Say why a command ends, and return its exit code. An error that nobody expected is raised again."""
+    if Stopped.latest:
+        return complain(f"stopped by {Stopped(Stopped.latest)}", 128 + Stopped.latest)
+    if isinstance(error, BadInput):
+        return complain(error, 2)
+    if isinstance(error, BrokenPipeError):
         # The reader of our output has left (`| head`): nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except (OSError, FloatingPointError, MemoryError) as error:
-        code = complain(str(error) or type(error).__name__, 1)
-    except Stopped as stopped:
-        code = complain(f"stopped by {stopped}", 128 + stopped.signal_number)
-    except KeyboardInterrupt:
-        code = complain("stopped by Ctrl-C", 130)
-    sys.exit(code)
+        return 1
+    if isinstance(error, (OSError, FloatingPointError, MemoryError)):
+        return complain(str(error) or type(error).__name__, 1)
+    raise error
 
 
 def complain(message, code: int) -> int:

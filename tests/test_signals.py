@@ -21,6 +21,7 @@ from test_distributed import FLAGS as SMALL
 from test_distributed import TORCHRUN
 
 from minibert.checkpoint import LOCK, checkpoints, find_checkpoint, verify
+from minibert.errors import BadInput, Stopped, run_command
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 CODES = {TERM: 143, INT: 130}
@@ -30,9 +31,37 @@ LAST_WORDS = {TERM: "error: stopped by SIGTERM", INT: "error: stopped by Ctrl-C"
 def assert_stopped(process: Process, code: int | None, number: int, run: Path) -> None:
     """It ended as a signal should end it, and left a run to resume, or nothing that stands in the way of a new one."""
     assert code == CODES[number], process.err
-    assert process.err.splitlines()[-1] in (LAST_WORDS[number], f"error: stopped by {signal.Signals(number).name}")
+    assert process.err.splitlines()[-1] == LAST_WORDS[number]
     assert "Traceback" not in process.err
     assert_resumable(run)
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("other", [ValueError("no shape"), BadInput("weights", "", "cannot be read")])
+def test_a_signal_that_other_code_makes_an_error_of_is_still_a_signal(capsys, number, other):
+    """As a library written in C does, when the exception is raised in the middle of its work."""
+
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except BaseException:
+            raise other from None
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == CODES[number]
+    assert capsys.readouterr().err == LAST_WORDS[number] + "\n"
+
+
+def test_a_signal_of_an_earlier_command_is_forgotten():
+    Stopped(TERM)
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: None)
+    assert ended.value.code == 0
+    Stopped(TERM)
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
 
 
 def assert_resumable(run: Path) -> None:
