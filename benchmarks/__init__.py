@@ -1,6 +1,15 @@
-"""minibert against `transformers` on one machine, interleaved: `python -m benchmarks --data dev-v1.1.json`.
+"""minibert beside `transformers`, and beside an earlier minibert, on one machine: `python -m benchmarks --data FILE`.
 
-Reading order: `timing.py`, `peers.py` (what we compare with), `bench.py`, `reading.py`, `training.py`, `breakdown.py`
-and `growth.py` (what is measured), `__main__.py` (the table). Scripts by themselves: `recipe.py`, a whole run by the
-tuned peer, and `gpu.py`, for a machine with a CUDA card.
+measure    run two sides in turn, each in a process of its own; rates, ratios, memory
+ours       minibert's side: one function for each kind of work
+peers      what minibert is compared with: plain loops over `transformers` models
+theirs     the peers' side: the same kinds of work
+startup    the start of a process
+breakdown  where minibert's time goes, by torch's profiler
+rows       the rows of the table, each a comparison of two sides
+__main__   python -m benchmarks: the table
+recipe     python -m benchmarks.recipe: a whole run by the tuned peer
+checkout   a side that runs the minibert of another checkout
+former     python -m benchmarks.former: this checkout beside another one, results and speed
+gpu        python -m benchmarks.gpu: training, attention and evaluation on a CUDA device
 """

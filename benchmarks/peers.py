@@ -1,40 +1,33 @@
-"""What minibert is compared with: plain loops over `transformers` models.
+"""What minibert is compared with: plain loops over `transformers` models, in two versions.
 
 D, the tutorials' recipe: every window padded to 384, batches of 8 in random order, float32 on a CPU and bfloat16 on
    CUDA, preprocessing by `datasets.map`, and a Python loop over the 20 x 20 best starts and ends of each window.
-T, the same tuned: batches of like length, padded to a multiple of 8, bfloat16, minibert's batch size, the faster of
-   the library's two attentions, plain lists instead of `datasets`, evaluation sorted by length.
+T, the same tuned: batches of windows of similar length, padded to a multiple of 8, minibert's dtype and batch sizes,
+   the faster of the library's two attentions, plain lists instead of `datasets`, evaluation sorted by length.
 
 Both use the fused AdamW, as `transformers` does by default.
 """
 
 import contextlib
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForQuestionAnswering,
-    AutoTokenizer,
-    get_linear_schedule_with_warmup,
-)
+from transformers import AutoConfig, AutoModelForQuestionAnswering
+from transformers.optimization import get_constant_schedule, get_linear_schedule_with_warmup
 
 MAX_LENGTH, STRIDE = 384, 128
 N_BEST, MAX_ANSWER_LENGTH = 20, 30
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def load_tokenizer(folder):
-    return AutoTokenizer.from_pretrained(folder)
-
-
 def load_model(folder, attention: str = "sdpa", **changes) -> torch.nn.Module:
-    """The published model with its span head; `changes` are to its config. Random weights for a config alone."""
+    """The folder's model with its span head; `changes` are to its config. Other sizes mean random weights."""
     config = AutoConfig.from_pretrained(folder, **changes)
-    if (folder / "model.safetensors").is_file():
-        return AutoModelForQuestionAnswering.from_pretrained(folder, config=config, attn_implementation=attention)
-    return AutoModelForQuestionAnswering.from_config(config, attn_implementation=attention)
+    if "hidden_size" in changes:
+        return AutoModelForQuestionAnswering.from_config(config, attn_implementation=attention)
+    return AutoModelForQuestionAnswering.from_pretrained(folder, config=config, attn_implementation=attention)
 
 
 # --- text in ----------------------------------------------------------------------------------------------------------
@@ -51,7 +44,12 @@ def columns(examples) -> dict[str, list]:
     }
 
 
-def featurizer(tokenizer, padding, with_labels: bool):
+def as_rows(named: dict[str, list]) -> list[dict]:
+    """Columns as rows."""
+    return [dict(zip(named, values)) for values in zip(*named.values())]
+
+
+def featurizer(tokenizer, padding, with_labels: bool) -> Callable[[dict[str, list]], dict[str, list]]:
     """A function for `datasets.map`: a batch of columns -> columns of windows, with labels or what decoding needs."""
 
     def features(batch: dict[str, list]) -> dict[str, list]:
@@ -74,7 +72,7 @@ def featurizer(tokenizer, padding, with_labels: bool):
                 start = batch["answer_start"][source]
                 labels.append(label(offsets[i], segments, start, start + len(batch["answer"][source])))
             else:
-                offsets[i] = [place if segment == 1 else None for place, segment in zip(offsets[i], segments)]
+                offsets[i] = [pair if segment == 1 else None for pair, segment in zip(offsets[i], segments)]
         if with_labels:
             found["start_positions"], found["end_positions"] = map(list, zip(*labels))
         else:
@@ -122,26 +120,19 @@ def with_lists(tokenizer, examples, with_labels: bool) -> dict[str, list]:
 # --- training and prediction ------------------------------------------------------------------------------------------
 
 
-def trainer(
-    model,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    learning_rate: float = 1e-4,
-    steps: int | None = None,
-):
+def trainer(model, device: str, dtype: torch.dtype, learning_rate: float = 1e-4, steps: int | None = None):
     """A function that takes one step on a batch: the usual loop's body. `model` may be a compiled one.
 
-    With `steps`, the learning rate rises over a tenth of them and falls to 0 at the last; else it stays.
+    With `steps`, the learning rate rises over a tenth of them and falls to 0 at the last; otherwise it is constant.
     """
     model.train().to(device)
-    named = list(model.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if is_decayed(name)], "weight_decay": 0.01},
-        {"params": [p for name, p in named if not is_decayed(name)], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": 0.01}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in model.named_parameters():
+        groups[name.endswith("bias") or "LayerNorm" in name]["params"].append(parameter)
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * steps), steps) if steps else constant
+    schedule = get_constant_schedule(optimizer)
+    if steps:
+        schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * steps), steps)
 
     def step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -157,22 +148,16 @@ def trainer(
     return step
 
 
-def is_decayed(name: str) -> bool:
-    return not (name.endswith("bias") or "LayerNorm" in name)
-
-
 def precision(device: str, dtype: torch.dtype):
     is_half = dtype is not torch.float32
     return torch.autocast(torch.device(device).type, dtype=dtype) if is_half else contextlib.nullcontext()
 
 
-def padded(windows, indices, width: int | None = None) -> dict[str, torch.Tensor]:
-    """A batch of our windows as `transformers` wants it: padded to `width`, or to a multiple of 8."""
+def padded(windows, indices: np.ndarray, width: int | None = None) -> dict[str, torch.Tensor]:
+    """A batch of minibert's windows as `transformers` wants it: padded to `width`, or to a multiple of 8."""
     lengths = windows.lengths[indices]
     width = width or -(-int(lengths.max()) // 8) * 8
-    batch = {
-        name: np.zeros((len(indices), width), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")
-    }
+    batch = {name: np.zeros((len(indices), width), np.int64) for name in INPUTS}
     for row, i in enumerate(indices):
         window = windows[int(i)]
         batch["input_ids"][row, : lengths[row]] = window.ids
@@ -182,37 +167,36 @@ def padded(windows, indices, width: int | None = None) -> dict[str, torch.Tensor
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def predict(model, tokenizer, features, batch_size: int, device: str, dtype: torch.dtype, is_sorted: bool):
-    """Start and end logits (windows, 384), padded with -10,000 as the field's own scripts pad them."""
+def predict(model, tokenizer, features, batch_size: int, dtype: torch.dtype, is_sorted: bool) -> np.ndarray:
+    """Start and end logits (2, windows, 384) on a CPU, padded with -10,000 as the field's own scripts pad them."""
     rows = range(len(features["input_ids"]))
     order = sorted(rows, key=lambda i: -len(features["input_ids"][i])) if is_sorted else list(rows)
     logits = np.full((2, len(order), MAX_LENGTH), -10_000.0, np.float32)
     values = {name: features[name] for name in INPUTS}
     model.eval()
-    with torch.inference_mode(), precision(device, dtype):
+    with torch.inference_mode(), precision("cpu", dtype):
         for first in range(0, len(order), batch_size):
-            mine = order[first : first + batch_size]
-            rows_of_batch = {name: [values[name][i] for i in mine] for name in INPUTS}
-            batch = tokenizer.pad(rows_of_batch, padding=True, pad_to_multiple_of=8, return_tensors="pt").to(device)
-            output = model(**batch)
+            indices = order[first : first + batch_size]
+            batch = {name: [values[name][i] for i in indices] for name in INPUTS}
+            output = model(**tokenizer.pad(batch, padding=True, pad_to_multiple_of=8, return_tensors="pt"))
             width = output.start_logits.shape[1]
-            logits[0, mine, :width] = output.start_logits.float().cpu().numpy()
-            logits[1, mine, :width] = output.end_logits.float().cpu().numpy()
+            logits[0, indices, :width] = output.start_logits.float().numpy()
+            logits[1, indices, :width] = output.end_logits.float().numpy()
     return logits
 
 
 # --- answers out ------------------------------------------------------------------------------------------------------
 
 
-def n_best_answers(examples, features, logits) -> dict[str, str]:
+def n_best_answers(examples: Sequence[dict], features: Sequence[dict], logits: np.ndarray) -> dict[str, str]:
     """{id: text} by the usual loop. `examples` and `features` are sequences of rows: a Dataset, or a list of dicts."""
-    of_example = {}
+    windows_of: dict[str, list[int]] = {}
     for i, feature in enumerate(features):
-        of_example.setdefault(feature["example_id"], []).append(i)
+        windows_of.setdefault(feature["example_id"], []).append(i)
     texts = {}
     for example in examples:
         candidates = []
-        for i in of_example[example["id"]]:
+        for i in windows_of[example["id"]]:
             start_logits, end_logits = logits[0][i], logits[1][i]
             offsets = features[i]["offset_mapping"]
             ends = np.argsort(end_logits)[-1 : -N_BEST - 1 : -1].tolist()
@@ -222,14 +206,10 @@ def n_best_answers(examples, features, logits) -> dict[str, str]:
                         continue
                     if end < start or end - start + 1 > MAX_ANSWER_LENGTH:
                         continue
-                    candidates.append(
-                        {
-                            "offsets": (offsets[start][0], offsets[end][1]),
-                            "score": start_logits[start] + end_logits[end],
-                            "start_logit": start_logits[start],
-                            "end_logit": end_logits[end],
-                        }
-                    )
+                    logit, other = start_logits[start], end_logits[end]
+                    span = offsets[start][0], offsets[end][1]
+                    candidate = {"offsets": span, "score": logit + other, "start_logit": logit, "end_logit": other}
+                    candidates.append(candidate)
         best = sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)[:N_BEST]
         for candidate in best:
             start, end = candidate.pop("offsets")

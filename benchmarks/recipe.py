@@ -1,10 +1,12 @@
-"""A whole run by T, the tuned peer, to stand beside the same run of `train.py` and `evaluate.py`.
+"""A whole run by T, the tuned peer, to compare with the same run of `train.py` and `evaluate.py`.
 
 python -m benchmarks.recipe --data shifts-new-wiki.json shifts-amazon.json shifts-reddit.json --eval_data dev-v1.1.json
 
-Trains on minibert's windows in minibert's batches, evaluates once at the end, and prints one JSON object.
+Trains on minibert's windows in minibert's batches of 16, with a peak learning rate of 1e-4 and no attention dropout (so
+that the library can fuse its attention), evaluates once at the end, and prints one JSON object.
 """
 
+import argparse
 import json
 import time
 
@@ -12,61 +14,57 @@ import torch
 import transformers
 
 from benchmarks import peers
-from benchmarks.reading import row_dicts
-from benchmarks.timing import faster
-from minibert.batches import training_batches
-from minibert.errors import run_command
-from minibert.flags import Flags
-from minibert.folders import DEFAULT_MODEL, find_folder
-from minibert.metrics import score
-from minibert.squad import read_squad
-from minibert.tokenizer import load_tokenizer
-from minibert.windows import make_windows
+from benchmarks.measure import fastest
+from minibert.evaluation.scorer import score
+from minibert.support.hub import DEFAULT_MODEL, find_folder
+from minibert.support.machine import choose_machine
+from minibert.text.batches import training_batches
+from minibert.text.squad import read_squad
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+
+SEED = 0  # of the span head, the batches and the dropout
 
 
 def main() -> None:
-    flags = Flags(prog="python -m benchmarks.recipe", description="Train and evaluate a model of transformers.")
-    flags.add("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON to train on")
-    flags.add("--eval_data", required=True, metavar="FILE", help="SQuAD JSON with answers")
-    flags.add("--model", default=DEFAULT_MODEL, metavar="NAME_OR_DIR", help="a pre-trained BERT")
-    flags.add("--epochs", type=flags.whole(1), default=2, help="passes over the data")
-    flags.add("--batch_size", type=flags.whole(1), default=16, help="windows of a step")
-    flags.add("--learning_rate", type=float, default=1e-4, help="the peak")
-    flags.add("--attention_dropout", type=float, default=0.0, help="0 lets the library use its fused attention")
-    flags.add("--seed", type=flags.whole(0), default=0, help="of the span head, the batches and dropout")
-    args = flags.parse()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe", description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="SQuAD JSON to train on")
+    parser.add_argument("--eval_data", required=True, metavar="FILE", help="SQuAD JSON with answers")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_DIR", help="a pre-trained BERT")
+    parser.add_argument("--epochs", type=int, default=2, help="passes through the data")
+    args = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    folder = find_folder(args.model)
+    folder, machine = find_folder(args.model), choose_machine("cpu", "auto")
     windows = make_windows(read_squad(args.data), load_tokenizer(folder))
-    epochs = [training_batches(windows.lengths, args.batch_size, args.seed, epoch) for epoch in range(args.epochs)]
+    epochs = [training_batches(windows.lengths, 16, SEED, epoch) for epoch in range(args.epochs)]
     batches = [batch for epoch in epochs for batch in epoch]
 
     def load(attention: str):
-        torch.manual_seed(args.seed)
-        return peers.load_model(folder, attention, attention_probs_dropout_prob=args.attention_dropout)
+        torch.manual_seed(SEED)
+        return peers.load_model(folder, attention, attention_probs_dropout_prob=0.0)
 
     def some_steps(attention: str):
-        step = peers.trainer(load(attention), "cpu", torch.bfloat16)
-        return lambda: [step(peers.padded(windows, batch)) for batch in batches[1:9]] and 8
+        step = peers.trainer(load(attention), "cpu", machine.dtype)
+        return lambda: [step(peers.padded(windows, batch)) for batch in batches[1:9]]
 
-    tried = {attention: some_steps(attention) for attention in ("sdpa", "eager")}
-    best = faster(*tried.values())
-    attention = next(name for name, work in tried.items() if work is best)
-    tried.clear()
+    names = ["sdpa", "eager"]
+    trials = [some_steps(attention) for attention in names]
+    attention = names[trials.index(fastest(trials))]
+    del trials
 
     model = load(attention)
-    step = peers.trainer(model, "cpu", torch.bfloat16, args.learning_rate, len(batches))
-    begin = time.perf_counter()
+    step = peers.trainer(model, "cpu", machine.dtype, 1e-4, len(batches))
+    began = time.perf_counter()
     for batch in batches:
         step(peers.padded(windows, batch))
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - began
 
-    examples, tokenizer = read_squad(args.eval_data), peers.load_tokenizer(folder)
+    examples, tokenizer = read_squad(args.eval_data), transformers.AutoTokenizer.from_pretrained(folder)
     features = peers.with_lists(tokenizer, examples, False)
-    logits = peers.predict(model, tokenizer, features, 64, "cpu", torch.bfloat16, is_sorted=True)
-    texts = peers.n_best_answers(row_dicts(peers.columns(examples)), row_dicts(features), logits)
+    logits = peers.predict(model, tokenizer, features, 64, machine.dtype, is_sorted=True)
+    texts = peers.n_best_answers(peers.as_rows(peers.columns(examples)), peers.as_rows(features), logits)
     print(json.dumps({"attention": attention, "train_runtime": round(seconds, 1)} | score(examples, texts)))
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -1,51 +1,70 @@
 """minibert: BERT question answering in plain PyTorch, written to be read.
 
-Reading order, which is also the order of imports (a file imports only from those above it):
+The rooms, from the commands at the top of the stair to what every tool needs at its foot. A package imports only from
+those below it; each package's own docstring lists its files in the order in which they import each other:
 
-    errors        the one error that input can cause, and exit codes
-    flags         what the commands share about their flags
-    folders       a name -> a local model folder; the only file that downloads
-    squad         SQuAD JSON -> Examples
-    metrics       exact match and F1, by both official scorers' rules
-    tokenizer     text -> token ids and character offsets
-    windows       Examples -> overlapping windows with labels
-    config        config.json -> BertConfig
-    model         the encoder, the span head, the loss
-    weights       published safetensors <-> our parameters
-    distributed   ranks; the same code for one
-    batches       windows -> length-grouped, padded batches
-    device        what this machine does best, set on the model from outside
-    spans         logits -> the best legal answers
-    answering     batched prediction, and the question-answering pipeline
-    optim         AdamW's groups, the learning rate
-    checkpoint    save, verify, resume
-    journal       what a run says: stdout, progress bar, metrics.jsonl
-    training      the loop: one step on one screen
+    commands    flags -> the rest -> a result
+    training    one update, and the loop around it
+    evaluation  EM and F1 by the official rules
+    answers     logits -> the best legal spans
+    model       the encoder, the span head, the loss, published weights
+    text        SQuAD JSON -> examples -> windows -> batches
+    support     errors, signals, files, downloads, ranks, the machine
 
+The lesson's path: `model/bert.py`, `training/step.py`, `text/windows.py`, `answers/spans.py` (see docs/lesson.md).
 Importing this package imports nothing else: each public name is fetched on its first use (PEP 562).
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-PUBLIC = {
-    "BadInput": "errors",
-    "BertConfig": "config",
-    "BertForQuestionAnswering": "model",
-    "load_model": "weights",
-    "load_tokenizer": "tokenizer",
-    "pipeline": "answering",
-    "save_model": "weights",
-    "span_loss": "model",
+if TYPE_CHECKING:
+    from minibert.answers.pipeline import pipeline
+    from minibert.evaluation.evaluate import evaluate
+    from minibert.evaluation.scorer import score
+    from minibert.model.bert import BertConfig, BertForQuestionAnswering, span_loss
+    from minibert.model.weights import load_model, save_model
+    from minibert.support.errors import BadInput
+    from minibert.text.squad import read_squad
+    from minibert.text.tokenizer import load_tokenizer
+    from minibert.training.run import train
+
+__version__ = "0.2.0"
+__all__ = [
+    "BadInput",
+    "BertConfig",
+    "BertForQuestionAnswering",
+    "evaluate",
+    "load_model",
+    "load_tokenizer",
+    "pipeline",
+    "read_squad",
+    "save_model",
+    "score",
+    "span_loss",
+    "train",
+]
+MODULES = {
+    "BadInput": "support.errors",
+    "BertConfig": "model.bert",
+    "BertForQuestionAnswering": "model.bert",
+    "evaluate": "evaluation.evaluate",
+    "load_model": "model.weights",
+    "load_tokenizer": "text.tokenizer",
+    "pipeline": "answers.pipeline",
+    "read_squad": "text.squad",
+    "save_model": "model.weights",
+    "score": "evaluation.scorer",
+    "span_loss": "model.bert",
+    "train": "training.run",
 }
-__all__ = list(PUBLIC)
 
 
-def __getattr__(name: str):
-    if name not in PUBLIC:
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *PUBLIC])
+    return sorted([*globals(), *MODULES])

@@ -1,79 +1,196 @@
-"""The benchmarks: both sides do the same work, and the script for a CUDA card runs through."""
+"""The benchmarks: both sides do the same work, and every command runs through with tiny sizes."""
 
 import json
+import re
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT
 
 pytest.importorskip("transformers")
-from benchmarks import peers
-from minibert.metrics import score
-from minibert.spans import search
-from minibert.squad import read_squad
-from minibert.tokenizer import load_tokenizer
-from minibert.windows import make_windows
+from benchmarks import breakdown, ours, peers, rows, theirs
+from minibert.answers.spans import search
+from minibert.evaluation.scorer import score
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.weights import save_model
+from minibert.text.squad import Example, read_squad
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+from tests.builders import ROOT, draw_weights, run, tiny_config
+
+DATA = str(ROOT / "examples" / "dev.json")
+DEV = read_squad(DATA)
 
 
 @pytest.fixture(scope="module")
-def both(tiny_folder):
-    """Our windows of a file and the peers' features of it, by the same vocabulary."""
-    examples = read_squad(ROOT / "examples" / "dev.json")
-    features = peers.with_lists(peers.load_tokenizer(tiny_folder), examples, True)
-    return examples, make_windows(examples, load_tokenizer(tiny_folder)), features
+def folder(tmp_path_factory, tokenizer) -> str:
+    """A tiny model of 384 positions, the peers' window length."""
+    path = tmp_path_factory.mktemp("wide")
+    save_model(draw_weights(BertForQuestionAnswering(tiny_config(max_position_embeddings=384))), tokenizer, path)
+    return str(path)
 
 
-def test_both_sides_cut_and_label_the_same_windows(both):
-    _, windows, features = both
+def columns_of(folder: str, examples, with_labels: bool) -> dict[str, list]:
+    return peers.with_lists(theirs.load_tokenizer(folder), examples, with_labels)
+
+
+def assert_same_windows(folder: str, examples: list[Example]) -> int:
+    """Compare ids and labels; return the number of windows."""
+    windows, features = make_windows(examples, load_tokenizer(folder)), columns_of(folder, examples, True)
     assert [window.ids.tolist() for window in windows] == features["input_ids"]
     assert windows.start_positions.tolist() == features["start_positions"]
     assert windows.end_positions.tolist() == features["end_positions"]
+    return len(windows)
 
 
-def test_both_sides_find_the_same_answers(both, tiny_folder):
-    """In logits whose best span is made of a start and an end among the 20 best of each, where the peers look."""
-    examples, windows, _ = both
-    features = peers.with_lists(peers.load_tokenizer(tiny_folder), examples, False)
-    rows = [dict(zip(features, values)) for values in zip(*features.values())]
+def test_both_sides_make_the_same_windows_and_labels(folder):
+    assert assert_same_windows(folder, DEV) >= len(DEV)
+
+
+def test_both_sides_make_the_same_windows_and_labels_of_squad(squad_dir, tmp_path):
+    shutil.copy(squad_dir / "bert-base-cased-vocab.txt", tmp_path / "vocab.txt")
+    folder = tmp_path / "model"
+    config = tiny_config(vocab_size=28996, max_position_embeddings=384)
+    save_model(BertForQuestionAnswering(config), load_tokenizer(tmp_path), folder)
+    examples = read_squad(squad_dir / "dev-v1.1.json")[:1000]
+    assert assert_same_windows(str(folder), examples) > len(examples)  # some contexts need two windows
+
+
+def test_both_sides_find_the_same_answers(folder):
+    """In logits whose best span has its start and its end among the 20 best of each, where the peers search."""
+    windows = make_windows(DEV, load_tokenizer(folder))
     logits = np.random.default_rng(0).standard_normal((2, len(windows.ids))).astype(np.float32)
-    gold = windows.bounds[:-1] + windows.start_positions, windows.bounds[:-1] + windows.end_positions
-    logits[0, gold[0]] += 9
-    logits[1, gold[1]] += 9
-    grid = np.full((2, len(windows), 384), -10_000.0, np.float32)
-    grid[:, np.arange(384) < windows.lengths[:, None]] = logits
-    columns = peers.columns(examples)
-    theirs = peers.n_best_answers([dict(zip(columns, values)) for values in zip(*columns.values())], rows, grid)
-    ours = {e.id: p.best().text for e, p in zip(examples, search(windows, *logits, examples))}
-    assert ours == theirs and score(examples, ours)["f1"] > 90
+    for values, positions in zip(logits, (windows.start_positions, windows.end_positions)):
+        values[windows.bounds[:-1] + positions] += 9
+    grid = np.full((2, len(windows), peers.MAX_LENGTH), -10_000.0, np.float32)
+    grid[:, np.arange(peers.MAX_LENGTH) < windows.lengths[:, None]] = logits
+    features = peers.as_rows(columns_of(folder, DEV, False))
+    their_texts = peers.n_best_answers(peers.as_rows(peers.columns(DEV)), features, grid)
+    our_texts = {e.id: prediction.best().text for e, prediction in zip(DEV, search(windows, *logits, DEV))}
+    assert our_texts == their_texts
+    assert score(DEV, our_texts)["f1"] > 90
+
+
+@pytest.mark.parametrize("peer", "DT")
+@pytest.mark.parametrize("work", "training preprocessing postprocessing evaluation latency".split())
+def test_a_peer_does_the_work_that_minibert_does(work, peer, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(theirs, "attentions", lambda peer: ("sdpa",))  # without trying out the other one
+    if peer == "D" and work in ("preprocessing", "postprocessing", "evaluation"):
+        pytest.importorskip("datasets")
+    more = {"training": {"count": 1, "changes": {}}, "postprocessing": {"file": str(tmp_path / "logits.npy")}}
+    arguments = {"data": DATA, "model": folder} | more.get(work, {})
+    our_result = getattr(ours, work)(**arguments)()
+    their_result = getattr(theirs, work)(peer=peer, **arguments)()
+    if work == "training" and peer == "D":  # D takes a few windows of each batch, in smaller batches
+        our_result["amount"] = 8
+    assert their_result["amount"] == our_result["amount"]
+    if work == "evaluation":
+        assert their_result["f1"] == pytest.approx(our_result["f1"], abs=3)
+    if work == "postprocessing":  # the peers miss a span whose start or end is not among the 20 best
+        assert np.mean(np.array(their_result["texts"]) == our_result["texts"]) > 0.7
+
+
+def test_the_profiler_gives_each_kind_of_operation_its_time(folder):
+    kinds = breakdown.profiled(ours.training)(data=DATA, model=folder, count=1, changes={})()["kinds"]
+    assert all(seconds >= 0 for seconds in kinds.values())
+    assert kinds["matrix products"] > 0 and kinds["clipping and AdamW"] > 0
+    assert sum(float(line[2][:-2]) for line in rows.shares("", kinds)) == pytest.approx(100, abs=5)
+
+
+def test_the_growth_is_measured_with_as_many_questions_as_asked_for(folder):
+    result = ours.growth(data=DATA, model=folder, count=150)()  # more than the file has
+    assert result["pre"] > 0 and result["post"] > 0 and result["mib"] >= 0
+
+
+def lines_of(*words: object, code: int = 0) -> str:
+    """What a benchmark prints."""
+    done = run("-m", *words, timeout=900)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
-def test_the_whole_run_of_the_peer_runs_through(tiny_folder, tmp_path):
-    """From random weights: the tiny model's own have too few positions."""
-    folder = shutil.copytree(tiny_folder, tmp_path / "wide", ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 384}
-    (folder / "config.json").write_text(json.dumps(config))
-    data = str(ROOT / "examples" / "dev.json")
-    words = ["--data", data, "--eval_data", data, "--model", str(folder), "--epochs", "3"]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.recipe", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["attention"] in ("sdpa", "eager") and found["train_runtime"] > 0 and 0 <= found["f1"] <= 100
-
-
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_the_table_has_its_rows(folder):
+    names = "training_no_attention_dropout memory startup".split()
+    printed = lines_of("benchmarks", "--data", DATA, "--model", folder, "--rounds", 1, "--rows", *names)
+    for what in ("attention dropout 0, windows/s | T", "batch 8, MiB | D", "import and load"):
+        assert what in printed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
-def test_the_script_for_a_card_runs_through(tiny_folder, device):
-    words = ["--data", ROOT / "examples" / "dev.json", "--model", tiny_folder, "--device", device, "--tiny"]
-    command = [sys.executable, "-m", "benchmarks.gpu", *map(str, words), "--seconds", "0.3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("| ok |") > 6 and "FAILED" not in done.stdout
-    assert "T, batch 32" in done.stdout and "end to end" in done.stdout
+def test_the_memory_of_a_stream_is_measured(folder):
+    ((what, _, start, end, speed),) = rows.stream(DATA, folder, 1, count=300)
+    assert "300 lines" in what
+    assert float(start.split()[0]) > 50 and float(end.split()[0]) > 50 and float(speed.split()[0]) > 1
+
+
+@pytest.mark.slow
+def test_the_whole_run_of_the_peer_runs_through(folder):
+    printed = lines_of("benchmarks.recipe", "--data", DATA, "--eval_data", DATA, "--model", folder, "--epochs", 3)
+    result = json.loads(printed.splitlines()[-1])
+    assert result["attention"] in ("sdpa", "eager") and result["train_runtime"] > 0 and 0 <= result["f1"] <= 100
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_through_on_a_cpu(folder):
+    words = ["--data", DATA, "--model", folder, "--device", "cpu", "--tiny", "--seconds", 0.3]
+    printed = lines_of("benchmarks.gpu", *words)
+    for what in ("minibert --compile, batch 32", "T, batch 32", "the default", "evaluation of"):
+        assert what in printed
+
+
+def copy_of_this(path: Path, more: str = "") -> Path:
+    """A checkout with this package, and more at the end of `bert.py`."""
+    shutil.copytree(ROOT / "minibert", path / "minibert")
+    with open(path / "minibert" / "model" / "bert.py", "a", encoding="utf-8") as file:
+        file.write(more)
+    return path
+
+
+def copy_of_version_1(path: Path) -> Path:
+    """The last commit of the flat package."""
+    archive = subprocess.run(["git", "archive", "--output", path / "old.tar", "1a7c3b2", "minibert"], cwd=ROOT)
+    if archive.returncode:
+        pytest.skip("this clone does not have the commit 1a7c3b2")
+    shutil.unpack_archive(path / "old.tar", path)
+    return path
+
+
+OTHER_LOSS = """
+half_the_loss = span_loss
+def span_loss(*values):
+    return 2 * half_the_loss(*values)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make, changed",
+    [
+        (copy_of_this, set()),
+        (lambda path: copy_of_this(path, OTHER_LOSS), {"losses of 3 training steps", "weights after them, sha256"}),
+        (copy_of_version_1, None),  # whatever has changed since
+    ],
+    ids=["equal", "another loss", "version 0.1"],
+)
+def test_two_checkouts_are_compared(make, changed, folder, tmp_path):
+    words = [make(tmp_path), "--data", DATA, "--model", folder, "--questions", 21, "--steps", 3]
+    words += ["--rounds", 1 if changed is None else 0]
+    done = run("-m", "benchmarks.former", *words, timeout=900)
+    cells = re.findall(r"^\| (windows|\w+): (.+) \| (.+) \|$", done.stdout, re.MULTILINE)
+    differing = {name for _, name, found in cells if found != "equal"}
+    assert len(cells) >= 13 and done.returncode == bool(differing), done.stdout + done.stderr
+    if changed is None:
+        assert re.search(r"one question, answers/s \| [\d.]+ \| [\d.]+ \| [\d.]+ \([\d.]+-[\d.]+\)", done.stdout)
+    else:
+        assert differing == changed
+
+
+def test_an_incomplete_checkout_is_refused(tmp_path):
+    (tmp_path / "minibert" / "text").mkdir(parents=True)
+    (tmp_path / "minibert" / "__init__.py").touch()
+    done = run("-m", "benchmarks.checkout", tmp_path, "training", "{}")
+    assert done.returncode == 1
+    assert "expected all of minibert there" in done.stderr or "No module named 'minibert." in done.stderr

@@ -1,0 +1,8 @@
+"""Answers: logits -> the best legal spans of a question, and their text.
+
+Its files, in the order of their imports:
+
+    spans       the span search, as a loop and as array operations
+    predict     windows -> logits -> predictions; a model that is ready to answer
+    pipeline    question and context -> {"score", "start", "end", "answer"}
+"""

@@ -1,0 +1,141 @@
+"""Questions -> predictions: windows in batches through the model, then the span search.
+
+In: a model, its tokenizer and examples. Out: logits of all windows, or a `Prediction` per example. It also decides
+whether a model can answer at all: with a trained span head, and with a tokenizer that fits.
+
+Next: `pipeline.py`.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction, search
+from minibert.model.bert import BertConfig, BertForQuestionAnswering
+from minibert.model.weights import copy_model, load_model
+from minibert.support import ranks
+from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
+from minibert.support.machine import Machine
+from minibert.text.batches import collate, prediction_batches
+from minibert.text.squad import Example
+from minibert.text.tokenizer import Tokenizer, load_tokenizer
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, Windows, flat_rows, make_windows
+
+PADDED_ROWS = 127  # embedding rows that a model may have beyond its tokenizer's tokens: sizes get rounded up to 128
+
+
+def predict_logits(
+    model: BertForQuestionAnswering,
+    windows: Windows,
+    machine: Machine,
+    batch_size: int = EVAL_BATCH_SIZE,
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end logits of every token of every window: (tokens,) float32 each, in the flat layout of `windows.ids`.
+
+    The ranks share the batches, and each rank gets all logits. The batches do not depend on the number of ranks.
+    `progress` shows a bar on a terminal.
+    """
+    logits = torch.zeros(2, len(windows.ids))
+    batches = prediction_batches(windows.lengths, batch_size)[ranks.rank() :: ranks.world_size()]
+    was_training = model.training
+    if was_training:  # for one short window, a visit to all modules costs as much as a layer
+        model.eval()
+    is_silent = None if progress and ranks.is_main() else True  # None: silent unless stderr is a terminal
+    with torch.inference_mode(), machine.autocast(model):
+        for indices in tqdm(batches, desc="predict", unit="batch", leave=False, disable=is_silent):
+            batch = collate(windows, indices)
+            inputs = machine.load({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+            batch_logits, lengths = torch.stack(model(**inputs)).cpu(), windows.lengths[indices]  # (2, B, T)
+            is_token = torch.from_numpy(np.arange(batch_logits.size(2)) < lengths[:, None])
+            logits[:, flat_rows(windows.bounds[indices], lengths)] = batch_logits[:, is_token]
+    if was_training:
+        model.train()
+    # One rank has filled a row and the others have 0 there, so the sum is exact.
+    start_logits, end_logits = ranks.sum_over_ranks(logits).numpy()
+    return start_logits, end_logits
+
+
+def mean_loss(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray) -> float:
+    """`span_loss` over all windows, from their flat logits."""
+    cls_row = windows.bounds[:-1]
+    loss = 0.0
+    for logits, positions in ((start_logits, windows.start_positions), (end_logits, windows.end_positions)):
+        log_sums = np.logaddexp.reduceat(logits.astype(np.float64), cls_row)
+        loss += float(np.mean(log_sums - logits[cls_row + positions])) / 2
+    return loss
+
+
+def predict(
+    model: BertForQuestionAnswering,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    machine: Machine,
+    *,
+    max_seq_length: int | None = None,
+    doc_stride: int = DOC_STRIDE,
+    max_query_length: int = MAX_QUERY_LENGTH,
+    n_best_size: int = N_BEST_SIZE,
+    max_answer_length: int = MAX_ANSWER_LENGTH,
+    eval_batch_size: int = EVAL_BATCH_SIZE,
+) -> list[Prediction]:
+    """A prediction for each example, in their order. `model` is as `prepare_to_answer` returns it."""
+    length = window_length(max_seq_length, model.config)
+    windows = make_windows(examples, tokenizer, length, doc_stride, max_query_length)
+    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size)
+    return search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
+
+
+def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_length") -> int:
+    """Tokens in a window: `given`, or for None the default or the model's positions, whichever is less.
+
+    Raises BadInput, with `name` for the setting, if the model has too few positions for the given length.
+    """
+    positions = config.max_position_embeddings
+    if given is not None and given > positions:
+        raise BadInput(name, "", f"expected at most {positions}, the model's positions, found {given}")
+    return min(MAX_SEQ_LENGTH, positions) if given is None else given
+
+
+def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
+    """BadInput if the tokenizer is not the model's: an id without an embedding row would crash, others be noise."""
+    rows = model.config.vocab_size
+    if not rows - PADDED_ROWS <= tokenizer.vocab_size <= rows:
+        what = f"the model has {rows} tokens, the tokenizer {tokenizer.vocab_size}; use the tokenizer of this model"
+        raise BadInput(name, "vocab_size", what)
+
+
+def check_trained(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
+    """BadInput if the tokenizer is not the model's, or if the span head is new: its answers would be random."""
+    check_pair(model, tokenizer, name)
+    if model.new_parameters:
+        what = f"the model has no trained span head; train it first: python train.py --data FILE --model {name}"
+        raise BadInput(name, model.new_parameters[0], what)
+
+
+def load_trained(
+    model: str | os.PathLike | BertForQuestionAnswering,
+    revision: str | None = None,
+    tokenizer: str | os.PathLike | Tokenizer | None = None,
+) -> tuple[BertForQuestionAnswering, Tokenizer]:
+    """A model and its tokenizer, ready for `prepare_to_answer`. A loaded model is copied and stays as it is.
+
+    model, tokenizer: loaded, or names of folders or hub ids. Without `tokenizer`, the named model's own is taken.
+    Raises BadInput if the two do not fit or the span head is not trained.
+    """
+    name = "model" if isinstance(model, BertForQuestionAnswering) else model
+    if isinstance(model, BertForQuestionAnswering):
+        if tokenizer is None:
+            raise BadInput("tokenizer", "", "is missing; a loaded model needs its tokenizer")
+        model = copy_model(model)
+    else:
+        folder = find_folder(model, revision)
+        model, tokenizer = load_model(folder), folder if tokenizer is None else tokenizer
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(tokenizer, revision)
+    check_trained(model, tokenizer, name)
+    return model, tokenizer

@@ -1,0 +1,120 @@
+"""Score a model on SQuAD-format questions, or score a file of predictions.
+
+    python evaluate.py --ckpt runs/first --data dev-v1.1.json --predictions predictions.json
+    python evaluate.py --score predictions.json --data dev-v1.1.json
+
+The last line of stdout is one JSON object of scores, under the official keys. `--score` never loads torch.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.commands import flags
+from minibert.evaluation.predictions import N_BEST_FILE, NULL_ODDS_FILE, read_predictions, write_predictions
+from minibert.evaluation.scorer import score
+from minibert.support.errors import BadInput
+from minibert.support.files import read_json
+from minibert.support.hub import find_folder
+from minibert.text.squad import read_squad
+from minibert.training.settings import AnswerSettings, MachineSettings, WindowSettings, from_json, option
+
+# What the evaluation of a run takes over from its training, unless flags say otherwise.
+OF_THE_RUN = ("eval_data", "max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(WindowSettings, AnswerSettings, MachineSettings):
+    """Score a model, or a file of predictions, on SQuAD data."""
+
+    ckpt: str | None = option(
+        None,
+        "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub",
+        metavar="NAME_OR_DIR",
+    )
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    data: str | None = option(
+        None, "SQuAD JSON; default: the --eval_data that the model was trained with", metavar="FILE"
+    )
+    predictions: str | None = option(None, f"write {{id: answer}} here, and {N_BEST_FILE} beside it", metavar="OUT")
+    score: str | None = option(None, "score this file instead of a model", metavar="PREDICTIONS")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    given = flags.parse(EvaluateOptions, "evaluate", words)
+    options = flags.make(EvaluateOptions, given)
+    if (options.ckpt is None) == (options.score is None):
+        raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
+    if options.score is not None:
+        score_file(options.score, options.data)
+        return
+    folder = find_folder(str(options.ckpt), options.revision)
+    saved = settings_of_run(folder)
+    saved_data = saved.pop("eval_data", None)
+    options = flags.make(EvaluateOptions, {"data": saved_data} | saved | given)
+    score_model(folder, check_files(options))
+
+
+def score_file(predictions: str, data: str | None) -> None:
+    """Print the official scores of a predictions file."""
+    if data is None:
+        raise BadInput("--data", "", "name the SQuAD file to score on")
+    # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
+    print(json.dumps(score(read_squad(data), read_predictions(predictions))))
+
+
+def settings_of_run(folder: Path) -> dict[str, Any]:
+    """What the training noted in its checkpoint; nothing for a published model."""
+    file = folder / "trainer_state.json"
+    if not file.is_file():
+        return {}
+    state = read_json(file)
+    if not isinstance(state, dict) or "settings" not in state:  # another program's file of this name
+        return {}
+    settings = from_json(state["settings"], file)
+    return {name: getattr(settings, name) for name in OF_THE_RUN}
+
+
+def check_files(options: EvaluateOptions) -> EvaluateOptions:
+    """The options, if there is data to score on and no output would replace it."""
+    if options.data is None:
+        raise BadInput("--data", "", "name the SQuAD file to score on")
+    if options.predictions and Path(options.predictions).name in (N_BEST_FILE, NULL_ODDS_FILE):
+        raise BadInput("--predictions", options.predictions, "is a name that evaluate.py needs for another file")
+    if flags.is_same_file(options.predictions, options.data):
+        raise BadInput("--predictions", str(options.predictions), "is the data itself; name another file")
+    return options
+
+
+def score_model(folder: Path, options: EvaluateOptions) -> None:
+    """Predict, write the predictions if they are wanted, and print the scores."""
+    from minibert.evaluation.evaluate import evaluate
+    from minibert.support import ranks
+    from minibert.support.machine import keep_memory
+
+    with ranks.joined():
+        keep_memory()
+        examples = read_squad(str(options.data))
+        evaluation = evaluate(
+            folder,
+            examples,
+            device=options.device,
+            dtype=options.dtype,
+            max_seq_length=options.max_seq_length,
+            doc_stride=options.doc_stride,
+            max_query_length=options.max_query_length,
+            n_best_size=options.n_best_size,
+            max_answer_length=options.max_answer_length,
+            version_2_with_negative=options.version_2_with_negative,
+            null_score_diff_threshold=options.null_score_diff_threshold,
+            eval_batch_size=options.eval_batch_size,
+        )
+        if ranks.is_main():
+            if options.predictions:
+                write_predictions(Path(options.predictions), evaluation)
+            if not evaluation.scores:
+                print(f"{options.data} has no answers: there is nothing to score", file=sys.stderr)
+            print(json.dumps(evaluation.scores or {"total": len(examples)}))

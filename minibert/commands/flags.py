@@ -1,0 +1,119 @@
+"""Dataclass fields -> command line flags. The commands declare what they take; this file spells it for argparse.
+
+Flags have underscores; hyphens mean the same flag; abbreviations are refused, so that a typo cannot pass for a flag.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from minibert.support.errors import BadInput
+from minibert.training.settings import value_kinds
+
+# What run_qa and run_squad call our flags: whoever pastes one of their recipes is told the name here. Where commands
+# have different flags for it, each is answered with its own.
+OTHER_NAMES = {
+    "train_file": ("data",),
+    "validation_file": ("eval_data", "data"),
+    "test_file": ("data",),
+    "predict_file": ("eval_data", "data"),
+    "model_name_or_path": ("model", "ckpt"),
+    "bert_model": ("model", "ckpt"),
+    "model_revision": ("revision",),
+    "num_train_epochs": ("epochs",),
+    "per_device_train_batch_size": ("batch_size",),
+    "per_gpu_train_batch_size": ("batch_size",),
+    "train_batch_size": ("batch_size",),
+    "per_device_eval_batch_size": ("eval_batch_size",),
+    "per_gpu_eval_batch_size": ("eval_batch_size",),
+    "predict_batch_size": ("eval_batch_size",),
+    "max_train_samples": ("max_questions",),
+    "warmup_proportion": ("warmup_ratio",),
+    "save_total_limit": ("keep_last",),
+    "overwrite_output_dir": ("overwrite",),
+    "resume_from_checkpoint": ("resume",),
+    "fp16": ("dtype float16",),
+    "bf16": ("dtype bfloat16",),
+}
+Options = TypeVar("Options")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that answers another tool's flag with ours."""
+
+    def error(self, message: str) -> NoReturn:
+        for word in message.removeprefix("unrecognized arguments:").split():
+            name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+            names = OTHER_NAMES.get(name, ()) if word.startswith("--") else ()
+            ours = [ours for ours in names if f"--{ours.partition(' ')[0]}" in self._option_string_actions]
+            if ours:
+                message = f"--{name} is --{ours[0]} here"
+        super().error(message)
+
+
+def parse(options: type, command: str, words: Sequence[str] | None = None) -> dict[str, Any]:
+    """The values that the command line gives, by field name; fields that it does not mention are absent.
+
+    options: the dataclass whose fields are the flags; the first line of its docstring describes the command. words: the
+    command line; None means this process's own. A mistake ends the process with code 2, as argparse does.
+    """
+    is_script = Path(sys.argv[0]).name == f"{command}.py"
+    parser = Parser(
+        prog=f"python {command}.py" if is_script else f"minibert {command}",
+        description=(options.__doc__ or "").partition("\n")[0],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    kinds = value_kinds(options)
+    # The command's own fields first, those that it shares with other commands after them.
+    fields = sorted(dataclasses.fields(options), key=lambda field: field.name not in vars(options)["__annotations__"])
+    for field in fields:
+        add_flag(parser, field, kinds[field.name])
+    names = {f"--{field.name}" for field in fields}
+    return vars(parser.parse_args([spell(word, names) for word in (sys.argv[1:] if words is None else words)]))
+
+
+def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: tuple[type, ...]) -> None:
+    """Declare one field: a switch for a bool, a list for a sequence, else one value."""
+    about, has_default = field.metadata, not isinstance(field.default, (bool, tuple, type(None)))
+    text = about["help"].replace("%", "%%") + (f" (default: {field.default})" if has_default else "")
+    more: dict[str, Any] = {"help": text}
+    if kinds == (bool,):
+        more["action"] = "store_true"
+    else:
+        if about.get("choices"):
+            more["choices"] = about["choices"]
+        if Sequence in kinds:
+            more["nargs"] = "+"
+        elif bool in kinds:
+            more |= {"nargs": "?", "const": True}
+        more["type"] = next((kind for kind in (int, float) if kind in kinds), str)
+        if about.get("metavar"):
+            more["metavar"] = about["metavar"]
+        elif more["type"] is not str:
+            more["metavar"] = "N" if more["type"] is int else "X"
+    parser.add_argument(f"--{field.name}", **more)
+
+
+def spell(word: str, names: set[str]) -> str:
+    """`--batch-size=8` as `--batch_size=8`; any other word, such as a text that begins with hyphens, as it is."""
+    flag, equals, value = word.partition("=")
+    name = "--" + flag[2:].replace("-", "_")
+    return name + equals + value if word.startswith("--") and name in names else word
+
+
+def make(options: type[Options], values: dict[str, Any]) -> Options:
+    """The options with these values; BadInput names the flag of one that cannot be used."""
+    try:
+        return options(**values)
+    except BadInput as error:
+        raise BadInput(f"--{error.file.removeprefix('--')}", error.where, error.what) from error
+
+
+def is_same_file(first: str | Path | None, second: str | Path | None) -> bool:
+    """Whether both name one existing file: output must never replace input."""
+    files = [Path(name) for name in (first, second) if name not in (None, "-")]
+    return len(files) == 2 and all(file.is_file() for file in files) and files[0].samefile(files[1])

@@ -1,0 +1,63 @@
+"""Show how a SQuAD file is cut into windows: their tokens, character offsets and labels, and the counts.
+
+python -m minibert windows --data examples/dev.json --show 1
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minibert.commands import flags
+from minibert.support.errors import BadInput
+from minibert.support.hub import DEFAULT_MODEL
+from minibert.text.squad import Example, read_squad
+from minibert.text.tokenizer import Tokenizer, load_tokenizer
+from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
+from minibert.training.settings import WindowSettings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowsOptions(WindowSettings):
+    """Cut a SQuAD file into windows and count them."""
+
+    data: Sequence[str | Path] = option((), "SQuAD JSON, v1.1 or v2.0", metavar="FILE")
+    model: str = option(DEFAULT_MODEL, "the model whose tokenizer to use", metavar="NAME_OR_DIR")
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    show: int = option(0, "print the first N questions' windows", least=0)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = flags.make(WindowsOptions, flags.parse(WindowsOptions, "windows", words))
+    if not options.data:
+        raise BadInput("--data", "", "name the SQuAD file to cut into windows")
+    examples = read_squad(options.data)
+    tokenizer = load_tokenizer(options.model, options.revision)
+    sizes = options.max_seq_length or MAX_SEQ_LENGTH, options.doc_stride, options.max_query_length
+    windows = make_windows(examples, tokenizer, *sizes)
+    for i, example in enumerate(examples[: options.show]):
+        gold = repr(example.answers[0].text) if example.answers else "none"
+        print(f"question {example.id}: {example.question}\nanswer: {gold}")
+        own = np.flatnonzero(windows.example == i)
+        for number, w in enumerate(own):
+            print(f"window {number + 1} of {len(own)}: {picture(example, windows[int(w)], tokenizer)}", end="\n\n")
+    print(json.dumps(windows.counts))
+
+
+def picture(example: Example, window: Window, tokenizer: Tokenizer) -> str:
+    """A window as text: its tokens with character offsets, the label marked, and the answer that it stands for."""
+    lines = [f"{len(window.ids)} tokens", "  index  token            characters"]
+    for i, token in enumerate(tokenizer.tokens(window.ids)):
+        is_context = window.context_start <= i < len(window.ids) - 1
+        start, end = window.offsets[i]
+        text = f"{start:>5}-{end:<5}{example.context[start:end]!r}" if is_context else ""
+        is_label = window.start_position <= i <= window.end_position and window.start_position > 0
+        lines.append(f"  {i:>5}  {token:<16} {text:<28}{' <-- answer' if is_label else ''}".rstrip())
+    if window.start_position:
+        start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]
+        lines.append(f"  label ({window.start_position}, {window.end_position}): {example.context[start:end]!r}")
+    else:
+        lines.append("  label (0, 0): the answer is not in this window, so the label is [CLS]")
+    return "\n".join(lines)

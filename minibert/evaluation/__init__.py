@@ -1,0 +1,8 @@
+"""Evaluation: scores by the official SQuAD rules, and the files of predictions.
+
+Its files, in the order of their imports:
+
+    scorer       exact match and F1, v1.1 and v2.0
+    predictions  prediction files: read and write
+    evaluate     a model and SQuAD data -> scores and predictions
+"""

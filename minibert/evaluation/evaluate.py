@@ -1,0 +1,98 @@
+"""A model and SQuAD data -> scores by the official rules, and the predictions behind them.
+
+`evaluate` is the whole way from names to scores: `minibert.evaluate`, and what the command calls. `evaluate_windows` is
+its last part, which training calls after each epoch with windows that it makes once. Under torchrun the ranks share
+the batches and each rank gets the whole result; the caller decides which rank prints or writes.
+
+Next: `training/settings.py`.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
+from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
+from minibert.evaluation.predictions import Evaluation
+from minibert.evaluation.scorer import has_golds, needs_version_2, score_version_1, score_version_2
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.prepare import prepare_to_answer
+from minibert.support.errors import BadInput
+from minibert.support.machine import Machine, choose_machine
+from minibert.text.squad import Example, read_squad
+from minibert.text.tokenizer import Tokenizer
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, make_windows
+
+
+def evaluate(
+    model: str | os.PathLike | BertForQuestionAnswering,
+    data: str | Path | Iterable[str | Path] | Sequence[Example],
+    *,
+    tokenizer: str | os.PathLike | Tokenizer | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_seq_length: int | None = None,
+    doc_stride: int = DOC_STRIDE,
+    max_query_length: int = MAX_QUERY_LENGTH,
+    n_best_size: int = N_BEST_SIZE,
+    max_answer_length: int = MAX_ANSWER_LENGTH,
+    version_2_with_negative: bool = False,
+    null_score_diff_threshold: float = 0.0,
+    eval_batch_size: int = EVAL_BATCH_SIZE,
+    revision: str | None = None,
+) -> Evaluation:
+    """Answer questions with a trained model and score the answers.
+
+    model: a folder, a hub id, or a loaded model, which needs its tokenizer and stays as it is. data: a SQuAD file,
+    files, or examples. The other parameters are the flags of `evaluate.py`. Raises BadInput for a model that cannot
+    answer and for data that cannot be read.
+    """
+    items = [data] if isinstance(data, (str, Path)) else list(data)
+    examples = [item for item in items if isinstance(item, Example)]
+    if not examples:
+        examples = read_squad([item for item in items if not isinstance(item, Example)])
+    loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
+    length = window_length(max_seq_length, loaded.config)
+    machine = choose_machine(device, dtype)
+    return evaluate_windows(
+        prepare_to_answer(loaded, machine),
+        examples,
+        make_windows(examples, loaded_tokenizer, length, doc_stride, max_query_length),
+        machine,
+        n_best_size=n_best_size,
+        max_answer_length=max_answer_length,
+        version_2_with_negative=version_2_with_negative,
+        null_score_diff_threshold=null_score_diff_threshold,
+        eval_batch_size=eval_batch_size,
+    )
+
+
+def evaluate_windows(
+    model: BertForQuestionAnswering,
+    examples: Sequence[Example],
+    windows: Windows,
+    machine: Machine,
+    *,
+    n_best_size: int = N_BEST_SIZE,
+    max_answer_length: int = MAX_ANSWER_LENGTH,
+    version_2_with_negative: bool = False,
+    null_score_diff_threshold: float = 0.0,
+    eval_batch_size: int = EVAL_BATCH_SIZE,
+) -> Evaluation:
+    """Answer and score examples whose windows are made. `model` is as `prepare_to_answer` returns it.
+
+    The scores begin with `eval_loss`, the mean `span_loss` over the windows. A test set gives no scores: no question
+    has an answer and none is marked as impossible.
+    """
+    is_v2 = needs_version_2(examples, version_2_with_negative)
+    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress=True)
+    searched = search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
+    predictions = {example.id: prediction for example, prediction in zip(examples, searched)}
+    if len(predictions) < len(examples):
+        raise BadInput("data", "id", f"{len(examples)} questions have only {len(predictions)} different ids")
+    texts = {name: one.best(is_v2, null_score_diff_threshold).text for name, one in predictions.items()}
+    scores: dict[str, float] = {}
+    if has_golds(examples):
+        rules = score_version_2 if is_v2 else score_version_1
+        scores = {"eval_loss": mean_loss(windows, start_logits, end_logits)} | rules(examples, texts)
+    return Evaluation(scores, predictions, texts, is_v2)

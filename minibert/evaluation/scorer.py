@@ -1,0 +1,127 @@
+"""Exact match and F1 by the rules of both official SQuAD scorers.
+
+In: examples and {id: predicted text}. Out: percentages under the official keys. The rules are those of the evaluation
+scripts of SQuAD v1.1 and v2.0 (https://rajpurkar.github.io/SQuAD-explorer).
+
+Next: `predictions.py`.
+"""
+
+import re
+import string
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from minibert.support.errors import BadInput
+from minibert.text.squad import Example, is_version_2
+
+PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes and curly quotes stay
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize(text: str) -> str:
+    """Lower-case, remove ASCII punctuation, then remove articles, then collapse whitespace.
+
+    Punctuation is removed without a space: "well-known" becomes "wellknown".
+    """
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1.0 if both normalize to the same text, else 0.0."""
+    return float(normalize(prediction) == normalize(gold))
+
+
+def f1(prediction: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over the words of both normalized texts, as bags.
+
+    Two texts without words score 0, as in the v1.1 script; `score_version_2` has a rule of its own for them.
+    """
+    predicted, expected = normalize(prediction).split(), normalize(gold).split()
+    common = sum((Counter(predicted) & Counter(expected)).values())
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(predicted), common / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def score(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
+    """Official scores, in percent. The v2.0 rules hold if a question is marked as impossible or has no answers."""
+    if not has_golds(examples):
+        raise BadInput("data", "", "has no answers and no is_impossible: there is nothing to score against")
+    rules = score_version_2 if needs_version_2(examples, True) else score_version_1
+    return rules(examples, predictions)
+
+
+def has_golds(examples: Sequence[Example]) -> bool:
+    """Whether there is anything to score against; a test set has none."""
+    return any(example.answers or example.is_impossible for example in examples)
+
+
+def needs_version_2(examples: Sequence[Example], version_2_with_negative: bool) -> bool:
+    """Whether the v2.0 rules hold: a question is marked as impossible, or with the flag, has no answers."""
+    return is_version_2(examples) or (version_2_with_negative and not all(example.answers for example in examples))
+
+
+def score_version_1(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
+    """{"exact_match", "f1", "total"}: for each metric by itself, the best over a question's answers.
+
+    A missing prediction scores 0 and is counted on stderr. Raises BadInput for a question without answers.
+    """
+    if unanswered := [example.id for example in examples if not example.answers]:
+        what = f"{len(unanswered)} questions have no answers and no is_impossible; use --version_2_with_negative"
+        raise BadInput("data", unanswered[0], what)
+    exact_sum = f1_sum = 0.0
+    missing = 0
+    for example in examples:
+        prediction = predictions.get(example.id)
+        if prediction is None:
+            missing += 1
+            continue
+        exact_sum += max(exact_match(prediction, gold.text) for gold in example.answers)
+        f1_sum += max(f1(prediction, gold.text) for gold in example.answers)
+    if missing:
+        print(f"{missing} of {len(examples)} questions have no prediction and score 0", file=sys.stderr)
+    total = len(examples)
+    return {"exact_match": 100 * exact_sum / total, "f1": 100 * f1_sum / total, "total": total}
+
+
+def score_version_2(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
+    """exact, f1 and total, then the same for the questions with answers (HasAns_) and without (NoAns_).
+
+    What counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored. Where
+    the prediction or all answers are empty, F1 is 1 if both are, else 0. Raises BadInput for a missing prediction;
+    predictions for other questions are counted on stderr.
+    """
+    missing = [example.id for example in examples if example.id not in predictions]
+    if missing:
+        what = f"expected a prediction for every question, found none for {len(missing)} of {len(examples)}"
+        raise BadInput("predictions", missing[0], what)
+    surplus = len(predictions) - len({example.id for example in examples})
+    if surplus:
+        print(f"{surplus} predictions are for questions that are not in the data", file=sys.stderr)
+    rows = []
+    for example in examples:
+        prediction = predictions[example.id]
+        golds = [gold.text for gold in example.answers if normalize(gold.text)] or [""]
+        if normalize(prediction):
+            best_f1 = max(f1(prediction, gold) for gold in golds)
+        else:
+            best_f1 = float(normalize(prediction) == normalize(golds[0]))
+        rows.append((bool(example.answers), max(exact_match(prediction, gold) for gold in golds), best_f1))
+    scores = mean_scores(rows, "")
+    for prefix, has_answer in (("HasAns_", True), ("NoAns_", False)):
+        if part := [row for row in rows if row[0] is has_answer]:
+            scores |= mean_scores(part, prefix)
+    return scores
+
+
+def mean_scores(rows: Sequence[tuple[bool, float, float]], prefix: str) -> dict[str, float]:
+    """Percentages over rows of (has an answer, exact match, F1), under keys with a prefix."""
+    total = len(rows)
+    exact_sum, f1_sum = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    return {
+        f"{prefix}exact": 100.0 * exact_sum / total,
+        f"{prefix}f1": 100.0 * f1_sum / total,
+        f"{prefix}total": total,
+    }

@@ -1,0 +1,51 @@
+"""Put a finished model on a machine.
+
+In: a model in float32 on the CPU, and a `Machine`. Out: the same model on its device, with the attention that is
+fastest there, ready for training (`prepare`) or for answering (`prepare_to_answer`).
+Next: `answers/spans.py`, the span search.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from minibert.model.bert import BertForQuestionAnswering, Layer, attention_fused
+from minibert.model.fast_cpu import use_fast_kernels
+from minibert.support.machine import Machine
+
+
+def prepare(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestionAnswering:
+    """Move a model to its device and choose its kernels. Its weights keep their dtype: training needs float32."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.attention.attend = attention_fused
+    if machine.device.type == "cpu":
+        use_fast_kernels(model)  # optional: without this line everything works, but slower
+    model.span_head = Float32Linear(model.span_head).train(model.training)
+    return model.to(machine.device)
+
+
+def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestionAnswering:
+    """`prepare` for a model that will not be trained: all weights but the span head's are cast to the machine's dtype.
+
+    This avoids a cast at every call, with similar rounding error. It is unsuitable for training, where updates smaller
+    than the rounding would vanish.
+    """
+    model.embeddings.to(machine.dtype)
+    model.encoder.to(machine.dtype)
+    return prepare(model, machine)
+
+
+class Float32Linear(nn.Linear):
+    """A linear map that stays in float32 under autocast. It shares the parameters of the one it replaces.
+
+    The span head needs it: bfloat16 has 8 significant bits, so logits near 6 would come in steps of 0.03, and many
+    spans would tie.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states.float())

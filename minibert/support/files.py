@@ -1,0 +1,191 @@
+"""Files: strict reading, atomic writing, and the lock of a run's folder.
+
+In: paths from users and from our own runs. Out: parsed content or BadInput; files that are complete or not there.
+
+Next: `hub.py`.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minibert.support.errors import BadInput
+from minibert.support.signals import tell
+
+LOCK = ".lock"  # of a run's folder
+
+# What a file that is not JSON starts with, after whitespace.
+OTHER_FORMATS = {
+    b"version https://git-lfs": "is a git-LFS pointer, not the file; run `git lfs pull`",
+    b"<": "looks like HTML or XML, not JSON; download the raw file",
+    b"\x1f\x8b": "is compressed; gunzip it first",
+    b"PK\x03\x04": "is a zip archive; unzip it first",
+}
+
+
+def read_json(file: str | os.PathLike) -> Any:
+    """Parse a UTF-8 JSON file, with or without a byte order mark; BadInput says where it fails and what it seems to be.
+
+    Stricter than `json`: a key that appears twice in one object, NaN and infinite numbers are errors.
+    """
+    raw = read_bytes(file)
+    for start, what in OTHER_FORMATS.items():
+        if raw.lstrip().startswith(start):
+            raise BadInput(file, "", what)
+    text = decode(file, raw)
+    if not text.strip():
+        raise BadInput(file, "", "the file is empty")
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
+    except json.JSONDecodeError as error:
+        hint = "; JSON lines? expected one JSON object" if error.msg == "Extra data" else ""
+        raise BadInput(file, f"line {error.lineno} column {error.colno}", error.msg + hint) from error
+    except RecursionError as error:
+        raise BadInput(file, "", "nested too deeply") from error
+    except ValueError as error:  # from a hook below, or an integer of thousands of digits
+        raise BadInput(file, "", str(error)) from error
+
+
+def read_text(file: str | os.PathLike) -> str:
+    """A UTF-8 file's text, without its byte order mark."""
+    return decode(file, read_bytes(file))
+
+
+def read_bytes(file: str | os.PathLike) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise BadInput(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def decode(file: str | os.PathLike, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(file, f"byte {error.start}", "is not UTF-8; convert the file") from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs; `json` alone would silently keep the last of two equal keys."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {key!r} appears twice in one object")
+    return result
+
+
+def refuse(constant: str) -> NoReturn:
+    """Raise ValueError for NaN and Infinity, which `json` accepts although they are not JSON."""
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def finite(number: str) -> float:
+    """Parse a number; ValueError if it is so large that it would become infinite."""
+    return float(number) if math.isfinite(float(number)) else refuse(number)
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size in bytes and sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write indented JSON; ValueError for NaN and infinite numbers."""
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file's content: at any instant, also after a crash, the file holds the old text or the new one."""
+    temporary = file.with_name(f".tmp-{file.name}")
+    try:
+        temporary.write_text(text, "utf-8")
+        sync_to_disk(temporary)
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_to_disk(file.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk and not only in the system's memory."""
+    is_windows = os.name == "nt"
+    if is_windows and path.is_dir():
+        return  # Windows has no such call for a folder
+    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)  # Windows syncs only what it may write
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_pointer(pointer: Path, name: str) -> None:
+    """Write the name of a checkpoint to a run's one-line file `best` or `latest`."""
+    write_atomically(pointer, name + "\n")
+
+
+def read_pointer(pointer: Path) -> str | None:
+    """The name in a one-line file, or None without the file. Whoever uses the name checks it: it may be anything."""
+    return pointer.read_text("utf-8", errors="replace").strip() if pointer.is_file() else None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoint folders `checkpoint-<step>`, oldest first."""
+    folders = [path for path in run.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name[11:]))
+
+
+def remove(folder: Path, *patterns: str) -> None:
+    """Remove the files and folders that match the patterns. A failure costs only disk space: it is a warning."""
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError as error:
+            tell(f"warning: cannot remove {path}: {error}")
+
+
+@contextlib.contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder for a `with` block; BadInput if another process holds it.
+
+    The system frees the lock when its process ends, however it ends.
+    """
+    file = run / LOCK
+    if file.is_symlink():
+        raise BadInput(file, "", "expected a regular file, found a symbolic link; remove it")
+    # Without truncation, and without following a link that appears just now: the file may be anybody's.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        if not lock(descriptor):
+            raise BadInput(run, "", "another run is writing here; wait for it, or name another --output_dir")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int) -> bool:
+    """Take the system's exclusive lock on an open file; False if another process has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the answer of flock, and that of Windows
+        return False
+    return True

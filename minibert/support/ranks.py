@@ -1,0 +1,98 @@
+"""The processes that torchrun starts ("ranks"): who writes, sums over all, gradients averaged.
+
+Without torchrun there is one process, rank 0, and every function here does nothing or returns at once, so that the
+callers need no second path. Use as `from minibert.support import ranks`.
+
+Next: `machine.py`.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+GROUPS: list = []  # keeps process groups alive, see `joined`
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Connect to the other ranks for a `with` block, if torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank())
+        # Two backends: gradients travel between GPUs, the small sums of `any_rank` between CPUs.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        # Keep a reference for good. If DistributedDataParallel held the last one, it would free the group while it
+        # holds the GIL, wait for gloo's thread to end, and that thread may wait for the GIL: a deadlock.
+        GROUPS.append(dist.group.WORLD)
+    try:
+        yield
+    finally:
+        if is_connected():
+            dist.destroy_process_group()
+            # gloo's thread may still have to free its last tensor, and needs the GIL for it; a thread that asks for
+            # the GIL while Python shuts down aborts the process. Sleeping releases the GIL, so that it can finish.
+            time.sleep(0.1)
+
+
+def is_connected() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_connected() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_connected() else 1
+
+
+def local_rank() -> int:
+    """This process's number on its machine, and that of the GPU it uses."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def is_main() -> bool:
+    """Whether this is rank 0, which alone prints and writes."""
+    return rank() == 0
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all ranks, in place."""
+    if is_connected():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def any_rank(flag: bool) -> bool:
+    """True on every rank if it is True on any."""
+    return bool(sum_over_ranks(torch.tensor(int(flag))))
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """Let rank 0 run a `with` block before the others: it downloads or writes, and the others find the result."""
+    if is_connected() and not is_main():
+        dist.barrier()
+    yield
+    if is_connected() and is_main():
+        dist.barrier()
+
+
+def replicate(model: nn.Module) -> nn.Module:
+    """The model to call in training: with several ranks, its backward pass also averages the gradients over them."""
+    return DistributedDataParallel(model, gradient_as_bucket_view=True) if world_size() > 1 else model
+
+
+def synced_at_last(replica: nn.Module, micro_batches: list[T]) -> Iterator[T]:
+    """Yield a step's micro-batches; only the backward pass of the last one averages the gradients over the ranks."""
+    with replica.no_sync() if isinstance(replica, DistributedDataParallel) else contextlib.nullcontext():
+        yield from micro_batches[:-1]
+    yield micro_batches[-1]

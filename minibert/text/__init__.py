@@ -1,0 +1,9 @@
+"""SQuAD files and plain text on one side, batches of numbers on the other.
+
+Its files, in the order in which they import each other:
+
+    squad       JSON -> examples, each checked, every fault named by its place
+    tokenizer   text -> token ids with character offsets, as BERT splits it
+    windows     examples -> windows that fit the model, with their labels
+    batches     windows -> padded tensors, and which of them each step takes
+"""

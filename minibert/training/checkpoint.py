@@ -1,0 +1,90 @@
+"""Save and load the state of a run. A checkpoint is a complete model folder with the training state beside the model:
+
+    checkpoint-120/  config.json  model.safetensors  tokenizer files   what `evaluate.py` and other libraries open
+                     optimizer.safetensors  trainer_state.json         what a resumed run needs besides
+                     manifest.json                                     size and sha256 of every file above
+                     eval_results.json                                 its scores, added after an evaluation
+
+It is written under another name, flushed to the disk and then renamed, so that the newest complete one can be loaded
+whatever happens. Safetensors and JSON only: loading one runs no code. Next: `loop.py`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.weight_files import save_tensors
+from minibert.model.weights import save_model
+from minibert.support.errors import BadInput
+from minibert.support.files import fingerprint, sync_to_disk, write_json, write_pointer
+from minibert.text.tokenizer import Tokenizer
+from minibert.training.run_folder import MANIFEST, prune
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: BertForQuestionAnswering,
+    tokenizer: Tokenizer,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep_last: int,
+) -> Path:
+    """Write run/checkpoint-<step>, point `latest` at it, and prune older checkpoints.
+
+    Raises OSError, with the earlier checkpoints untouched, if it cannot be written.
+    """
+    target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
+    former = run / f".tmp-old-checkpoint-{step}"
+    try:
+        save_model(model, tokenizer, aside)
+        save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
+        write_json(aside / "trainer_state.json", state)
+        write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
+        for path in (*aside.iterdir(), aside):
+            sync_to_disk(path)
+        if target.exists():  # a run that was resumed from an older checkpoint reaches this step again
+            target.rename(former)
+        aside.rename(target)
+        sync_to_disk(run)
+        write_pointer(run / "latest", target.name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if former.exists() and not target.exists():
+            former.rename(target)
+        free = shutil.disk_usage(run).free
+        what = f"cannot save {target}: {error} ({free} bytes are free); the earlier checkpoints are untouched"
+        raise OSError(what) from error
+    prune(run, keep_last)
+    return target
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step"."""
+    return {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimizer from a checkpoint; BadInput names what is missing."""
+    file = checkpoint / "optimizer.safetensors"
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(file, "", f"cannot be read: {error}") from error
+    for name, parameter in model.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            tensor = tensors.pop(f"{name}.{key}", None)
+            shape = torch.Size() if key == "step" else parameter.shape
+            if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+                raise BadInput(file, f"{name}.{key}", f"expected finite float32 numbers of shape {tuple(shape)}")
+            optimizer.state[parameter][key] = tensor.to(parameter.device)

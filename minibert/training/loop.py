@@ -1,0 +1,285 @@
+"""The training loop: repeat `step.update`, report, evaluate, save and stop.
+
+In: a model, its tokenizer, windows and `Settings`. Out: checkpoints, metrics.jsonl and a summary. Next: `run.py`.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from minibert.evaluation.evaluate import evaluate_windows
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.prepare import prepare, prepare_to_answer
+from minibert.model.weights import copy_model
+from minibert.support import ranks
+from minibert.support.errors import BadInput
+from minibert.support.files import read_pointer
+from minibert.support.machine import Machine
+from minibert.support.signals import Stopped, StopSignals
+from minibert.text.batches import Batch, Plan
+from minibert.text.squad import Example
+from minibert.text.tokenizer import Tokenizer
+from minibert.text.windows import Windows
+from minibert.training.checkpoint import load_optimizer, save_checkpoint
+from minibert.training.progress import log, progress_bar, say, truncate_log
+from minibert.training.run_folder import read_scores, read_state, record_scores
+from minibert.training.settings import Settings
+from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
+
+LOG_STEPS = 10
+MOST_SKIPS = 25  # in a row: a loss that float16 cannot hold at any scale has diverged
+ESTIMATE_STEPS = 20  # after which the remaining time is estimated
+
+Dataset = tuple[list[Example], Windows]
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a checkpoint has to know beside the tensors and the settings."""
+
+    step: int = 0  # steps taken: decides the data and the dropout
+    update: int = 0  # those among them that changed the weights: decides the learning rate
+    windows: int = 0  # windows seen
+    loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
+    recent_loss: float = 0.0  # over the steps since
+    seconds: float = 0.0  # spent, evaluations and saves included
+
+    @classmethod
+    def read(cls, values: Any, checkpoint: Path) -> "Position":
+        """The position that a checkpoint states; BadInput unless every field is there."""
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        for name, kind in kinds.items():
+            value: Any = values.get(name) if isinstance(values, dict) else None
+            if type(value) not in (kind, int) or not 0 <= value < 2**63:
+                what = f"expected a number of at least 0, found {value!r}"
+                raise BadInput(checkpoint / "trainer_state.json", f"position.{name}", what)
+        return cls(**{name: values[name] for name in kinds})
+
+
+class Training:
+    """A run: the model with its optimizer, its data, its folder, and where it stands.
+
+    `train_set` and `eval_set` are examples with their windows. `facts` is saved beside the settings: what a resumed run
+    must share that no setting states.
+    """
+
+    def __init__(
+        self,
+        model: BertForQuestionAnswering,
+        tokenizer: Tokenizer,
+        train_set: Dataset,
+        settings: Settings,
+        machine: Machine,
+        eval_set: Dataset | None = None,
+        facts: dict[str, Any] | None = None,
+    ):
+        self.model, self.tokenizer, self.machine = prepare(model, machine), tokenizer, machine
+        (self.examples, windows), self.eval_set = train_set, eval_set
+        self.settings, self.run, self.facts = settings, settings.run_folder, facts or {}
+        # Compiled once for all widths. The model itself stays as it is, to evaluate and to save.
+        called: Any = torch.compile(model, dynamic=True) if settings.compile else model
+        self.replica = ranks.replicate(called)
+        self.peak = settings.learning_rate or 0.0
+        self.optimizer = make_optimizer(self.model, self.peak, settings.weight_decay)
+        # Only float16 needs a scaled loss: many gradients are below its smallest number.
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
+        self.position = Position()
+        # Kept on the device, so that no step has to wait for their values.
+        self.recent_loss = torch.zeros((), device=machine.device)
+        self.recent_norm = torch.zeros((), device=machine.device)
+        self.diverged_at = torch.zeros((), device=machine.device, dtype=torch.int64)  # the first such step, or 0
+        self.skips = 0  # updates in a row that GradScaler skipped
+        self.scores: dict[str, float] = {}
+
+        self.plan = Plan(windows, settings.batch_size, settings.gradient_accumulation_steps, settings.seed)
+        self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint as if the run had never stopped."""
+        state = read_state(checkpoint, "position", "scaler")
+        self.position = Position.read(state["position"], checkpoint)
+        self.load_scaler(state["scaler"], checkpoint)
+        load_optimizer(checkpoint, self.model, self.optimizer)
+        self.recent_loss += self.position.recent_loss if ranks.is_main() else 0.0
+        self.scores = read_scores(checkpoint)
+        truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
+
+    def load_scaler(self, saved: Any, checkpoint: Path) -> None:
+        """Restore float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
+        kinds = {name: type(value) for name, value in self.scaler.state_dict().items()}
+        saved_kinds = {name: type(value) for name, value in saved.items()} if isinstance(saved, dict) else None
+        if saved_kinds != kinds or any(value <= 0 for name, value in saved.items() if name != "_growth_tracker"):
+            raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {saved!r}")
+        if saved:  # empty where nothing is scaled
+            self.scaler.load_state_dict(saved)
+
+    def train(self) -> dict[str, float]:
+        """Train to the end, with a checkpoint and an evaluation after each epoch; return the summary.
+
+        Raises FloatingPointError when loss or gradient are no longer finite, and Stopped after a signal.
+        """
+        self.began = time.perf_counter() - self.position.seconds
+        with StopSignals() as signals, progress_bar(self.position.step, self.total_steps) as bar:
+            if self.is_evaluation_due and not self.scores:
+                self.evaluate(signals)
+            self.model.train()
+            self.loop_began = self.last_log = time.perf_counter(), self.position.step, self.position.windows
+            while self.position.step < self.total_steps:
+                self.step(*self.plan.share(self.position.step))
+                bar.update()
+                is_stopping = ranks.any_rank(signals.received > 0)
+                is_save_due = self.position.step % (self.settings.save_steps or math.inf) == 0
+                if self.is_evaluation_due or is_stopping or is_save_due:
+                    self.save()
+                if is_stopping:
+                    raise Stopped(signals.received or signal.SIGTERM)
+                self.model.new_parameters = []
+                if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
+                    self.evaluate(signals)
+        return self.summary() | self.scores
+
+    @property
+    def is_evaluation_due(self) -> bool:
+        """Whether the run stands before its first step, after an epoch's last step, or after its own last step."""
+        return self.position.step % self.plan.steps_per_epoch == 0 or self.position.step == self.total_steps
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.position.step / self.plan.steps_per_epoch
+
+    def step(self, micro_batches: Sequence[tuple[Batch, int]], windows_in_step: int) -> None:
+        """Take one step, and note its loss. micro_batches: this rank's, as `Plan.share` returns them."""
+        settings, position = self.settings, self.position
+        # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
+        torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
+        rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak)
+        weighted = [
+            (batch, is_counted * loss_weight(len(batch["start_positions"]), windows_in_step, ranks.world_size()))
+            for batch, is_counted in micro_batches
+        ]
+        scale = self.scaler.get_scale()  # 1 without float16; with it, reading the value waits for the device
+        loss, norm = update(
+            self.replica,
+            self.optimizer,
+            self.scaler,
+            ranks.synced_at_last(self.replica, weighted),
+            rate,
+            settings.max_grad_norm,
+            self.machine,
+        )
+        is_update = self.scaler.get_scale() >= scale  # GradScaler lowers its scale when it skips an update
+        self.skips = 0 if is_update else self.skips + 1
+        self.scores = {}
+        position.step += 1
+        position.update += is_update
+        position.windows += windows_in_step
+        self.recent_loss += loss / ranks.world_size()
+        if is_update:
+            self.recent_norm = norm
+        is_sound = torch.isfinite(loss) & torch.isfinite(self.recent_norm) & (self.skips <= MOST_SKIPS)
+        is_first = ~is_sound & (self.diverged_at == 0)
+        self.diverged_at = torch.where(is_first, position.step, self.diverged_at)
+        if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
+            self.log_losses(rate)
+        self.estimate_time()
+
+    def estimate_time(self) -> None:
+        """After a few steps, say how long the others will take."""
+        began, first_step, _ = self.loop_began
+        steps, left = self.position.step - first_step, self.total_steps - self.position.step
+        if steps == ESTIMATE_STEPS and left:
+            minutes = left * (time.perf_counter() - began) / steps / 60
+            say(f"about {minutes:.1f} minutes for the other {left} steps, evaluations aside")
+
+    def log_losses(self, rate: float) -> None:
+        """Append the mean over the steps since the last line to metrics.jsonl."""
+        loss = self.read_losses()
+        self.position.loss_sum += loss
+        self.recent_loss.zero_()
+        now = time.perf_counter(), self.position.step, self.position.windows
+        seconds, _, windows = np.subtract(now, self.last_log)
+        self.last_log = now
+        log(
+            self.run,
+            self.position.step,
+            self.epoch,
+            loss=loss / ((self.position.step - 1) % LOG_STEPS + 1),
+            learning_rate=rate,
+            grad_norm=float(self.recent_norm),
+            windows_per_second=round(windows / seconds, 3),
+        )
+
+    def read_losses(self) -> float:
+        """The sum of the losses since the last line, over all ranks. Only here the processor waits for the device.
+
+        Raises FloatingPointError, naming the step and its questions, if any loss or gradient was not finite.
+        """
+        loss, step = float(ranks.sum_over_ranks(self.recent_loss.clone())), int(self.diverged_at)
+        if ranks.any_rank(step > 0):
+            windows = np.concatenate(self.plan.micro_batches((step or self.position.step) - 1))
+            ids = [self.examples[i].id for i in np.unique(self.plan.windows.example[windows])]
+            raise FloatingPointError(
+                f"step {step}: loss or gradient are not finite; its questions are {', '.join(ids)}; the last good "
+                f"checkpoint is {read_pointer(self.run / 'latest') or 'none'} in {self.run}; start again with a lower "
+                f"--learning_rate, or with --dtype float32"
+            )
+        return loss
+
+    def evaluate(self, signals: StopSignals) -> None:
+        """Loss and scores on the evaluation set, if there is one: printed, logged and saved in the checkpoint."""
+        if not self.eval_set:
+            return
+        settings = self.settings
+        with signals.raising():
+            model = prepare_to_answer(copy_model(self.model), self.machine)  # as `evaluate.py` does, for equal scores
+            self.scores = evaluate_windows(
+                model,
+                *self.eval_set,
+                self.machine,
+                n_best_size=settings.n_best_size,
+                max_answer_length=settings.max_answer_length,
+                version_2_with_negative=settings.version_2_with_negative,
+                null_score_diff_threshold=settings.null_score_diff_threshold,
+                eval_batch_size=settings.eval_batch_size,
+            ).scores
+        start = "untrained head" if self.model.new_parameters else "before training"
+        label = f"epoch {self.epoch:g}" if self.position.step else start
+        say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
+        log(self.run, self.position.step, self.epoch, **self.scores)
+        if self.position.step and ranks.is_main():
+            record_scores(self.run, self.position.step, self.scores, settings.keep_last)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step. Nothing that is not finite is ever written."""
+        self.position.recent_loss = self.read_losses()
+        self.position.seconds = time.perf_counter() - self.began
+        state = {
+            "position": dataclasses.asdict(self.position),
+            "scaler": self.scaler.state_dict(),
+            "settings": self.settings.to_json(),
+            "facts": self.facts,
+        }
+        with ranks.main_first():
+            if ranks.is_main():
+                parts = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last
+                save_checkpoint(self.run, self.position.step, *parts)
+
+    def summary(self) -> dict[str, float]:
+        """The figures of the whole run; samples are windows, as in the field's own scripts."""
+        seconds = time.perf_counter() - self.began
+        return {
+            "train_runtime": round(seconds, 3),
+            "train_samples_per_second": round(self.position.windows / seconds, 3),
+            "train_steps_per_second": round(self.position.step / seconds, 3),
+            "train_loss": self.position.loss_sum / max(1, self.position.step),
+            "epoch": round(self.epoch, 4),
+        }

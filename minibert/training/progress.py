@@ -1,0 +1,48 @@
+"""What a run reports: lines on stdout, a progress bar on stderr, and metrics.jsonl for programs. Only rank 0 speaks.
+
+metrics.jsonl has one JSON object per line, with "step" and "epoch" and either the losses since the last such line or
+the scores of an evaluation. Next: `run_folder.py`.
+"""
+
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from minibert.support import ranks
+from minibert.support.files import write_atomically
+
+
+def say(line: str) -> None:
+    """Print a line on stdout, above the progress bar."""
+    if ranks.is_main():
+        tqdm.write(line)
+
+
+def progress_bar(done: int, total: int) -> tqdm:
+    """A bar of steps; nothing if stderr is not a terminal (disable=None)."""
+    return tqdm(initial=done, total=total, unit="step", disable=None if ranks.is_main() else True)
+
+
+def log(run: Path, step: int, epoch: float, **values: float) -> None:
+    """Append a line to the run's metrics.jsonl."""
+    if ranks.is_main():
+        line = {"step": step, "epoch": round(epoch, 4)} | values
+        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
+    """Drop the lines that a run resumed at `step` is going to write again, and a line that a crash left incomplete."""
+    file = run / "metrics.jsonl"
+    if not ranks.is_main() or not file.is_file():
+        return
+    kept = []
+    for line in file.read_text("utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+            is_kept = values["step"] < step or (values["step"] == step and (is_evaluated or "eval_loss" not in values))
+        except (ValueError, TypeError, LookupError, RecursionError):
+            is_kept = False
+        kept += [line] if is_kept and line.endswith("\n") else []
+    write_atomically(file, "".join(kept))

@@ -1,0 +1,225 @@
+"""All settings of a run, in one place: flags, defaults, help, the saved JSON and the checks of a resumed run follow.
+
+Each field is declared once with `option`: its default, its help, and the values that it may take. `commands/flags.py`
+turns the fields into flags. Names and defaults are those of the field's run_squad and run_qa scripts.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE
+from minibert.support.errors import BadInput
+from minibert.support.hub import DEFAULT_MODEL
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH
+
+FORMAT = 2  # of the settings in a checkpoint; 1 had no number
+# What the absence of a setting means in a checkpoint that is older than the setting: the behaviour of that time. Who
+# adds a setting adds a line here, and every older checkpoint can still be resumed.
+OLDER = {"compile": False, "deterministic": False, "skip_bad_records": False}
+# Format 1 kept these facts about a run among its settings; they now stand beside them.
+OF_THE_RUN = ("data_sha256", "world_size")
+NOT_SETTINGS = ("format", "resume", "overwrite", *OF_THE_RUN)
+LARGEST = 2**31 - 1
+
+
+def option(default: Any, help: str, least: float | None = None, most: float | None = None, **more: Any) -> Any:
+    """A field with its default, its help text, and the range that its numbers may have.
+
+    more: `choices`, the values that are allowed; `metavar`, what the help calls the value; `may_change`, True where a
+    resumed run may have another value than before.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most} | more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A dataclass whose values are checked when it is made, whether they come from flags, from JSON or from Python."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field.name, getattr(self, field.name), value_kinds(type(self))[field.name], field.metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings(Checked):
+    """How contexts are cut into windows."""
+
+    max_seq_length: int | None = option(
+        None,
+        f"tokens in a window, special tokens included; default {MAX_SEQ_LENGTH}, or the model's positions if fewer",
+        least=8,
+    )
+    doc_stride: int = option(
+        DOC_STRIDE,
+        "tokens that neighbouring windows share: the overlap, as in run_qa (in google's run_squad it was the step)",
+        least=0,
+    )
+    max_query_length: int = option(MAX_QUERY_LENGTH, "a question is truncated to this many tokens", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = (self.max_seq_length or MAX_SEQ_LENGTH) - 3
+        if self.doc_stride >= limit:
+            raise BadInput(
+                "doc_stride", "", f"expected less than max_seq_length - 3 = {limit}, found {self.doc_stride}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSettings(Checked):
+    """How answers are chosen from the logits."""
+
+    n_best_size: int = option(N_BEST_SIZE, "answers kept for each question", least=1)
+    max_answer_length: int = option(MAX_ANSWER_LENGTH, "longest answer, in tokens", least=1)
+    version_2_with_negative: bool = option(
+        False, "a question without answers is unanswerable, even where the file does not mark it is_impossible"
+    )
+    null_score_diff_threshold: float = option(
+        0.0, 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)', least=-math.inf
+    )
+    eval_batch_size: int = option(EVAL_BATCH_SIZE, "windows in a batch of prediction", least=1, may_change=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings(Checked):
+    """Where to compute, and in which precision."""
+
+    device: str = option("auto", "auto: cuda, else cpu", choices=("auto", "cpu", "cuda"), may_change=True)
+    dtype: str = option(
+        "auto",
+        "precision of the matrix products; auto: the fastest that the hardware has",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(WindowSettings, AnswerSettings, MachineSettings):
+    """The settings of a training run, one for each flag of `train.py`."""
+
+    data: str | Path | Sequence[str | Path] = option(
+        (), "SQuAD JSON to train on, v1.1 or v2.0", metavar="FILE", may_change=True
+    )
+    eval_data: str | Path | None = option(None, "SQuAD JSON to score after each epoch", metavar="FILE", may_change=True)
+    model: str | Path = option(
+        DEFAULT_MODEL,
+        "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub",
+        metavar="NAME_OR_DIR",
+    )
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    output_dir: str | Path | None = option(
+        None, "where checkpoints go; default runs/<data>-<model>", metavar="DIR", may_change=True
+    )
+    overwrite: bool = option(False, "remove what an earlier run left in output_dir", may_change=True)
+    resume: bool | str | Path = option(
+        False, "continue the run in output_dir, or from the checkpoint DIR", metavar="DIR", may_change=True
+    )
+    epochs: int = option(2, "passes through the data", least=1)
+    batch_size: int = option(16, "windows in a micro-batch, per process", least=1)
+    gradient_accumulation_steps: int = option(1, "micro-batches in a step, per process", least=1)
+    learning_rate: float | None = option(
+        None, "peak learning rate; default 3e-5 for hidden_size >= 768, 1e-4 below", least=0
+    )
+    warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
+    weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
+    max_grad_norm: float = option(1.0, "clip the gradient to this norm", least=0)
+    seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)
+    max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)
+    max_questions: int | None = option(None, "train on the first N questions only", least=1)
+    save_steps: int | None = option(None, "also save after every N steps", least=1, may_change=True)
+    keep_last: int = option(2, "newest checkpoints to keep, besides the best", least=2, may_change=True)
+    skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
+    deterministic: bool = option(False, "bit-identical runs on one machine, on CUDA too (slower)")
+    compile: bool = option(False, "compile the model first: takes a minute, pays off in long runs on CUDA")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        files = [self.data] if isinstance(self.data, (str, Path)) else self.data
+        object.__setattr__(self, "data", tuple(str(file) for file in files))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The training files."""
+        return tuple(self.data)  # type: ignore[arg-type]  # what __post_init__ has made of it
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder that the run writes to. A resumed run stays in the folder that is named, wherever it lies now."""
+        if self.output_dir is not None:
+            return Path(self.output_dir)
+        if isinstance(self.resume, (str, Path)):
+            resumed = Path(self.resume)
+            return resumed.resolve().parent if (resumed / "trainer_state.json").is_file() else resumed
+        if not self.files:
+            raise BadInput("data", "", "name the SQuAD file to train on with --data")
+        return Path(f"runs/{Path(self.files[0]).stem}-{Path(self.model).name}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the settings."""
+        values = dataclasses.asdict(self)
+        del values["resume"], values["overwrite"]
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return {"format": FORMAT} | plain | {"data": list(self.files)}
+
+
+def from_json(saved: Any, file: Path) -> Settings:
+    """The settings that a checkpoint keeps, of today's format or an older one.
+
+    Raises BadInput, which names the setting in `file`, for one that is missing, unknown, or not of its kind.
+    """
+    if not isinstance(saved, dict):
+        raise BadInput(file, "settings", "expected an object")
+    if saved.get("format", 1) not in (1, FORMAT):
+        raise BadInput(file, "settings.format", f"expected 1 to {FORMAT}, found {saved['format']!r}; update minibert")
+    values = OLDER | {name: value for name, value in saved.items() if name not in NOT_SETTINGS}
+    kinds = value_kinds(Settings)
+    for name in values.keys() - kinds.keys():
+        raise BadInput(file, f"settings.{name}", "is not a setting of this version of minibert")
+    for name in kinds.keys() - values.keys() - {"resume", "overwrite"}:
+        raise BadInput(file, f"settings.{name}", "is missing")
+    try:
+        return Settings(**values)
+    except BadInput as error:
+        raise BadInput(file, f"settings.{error.file}", error.what) from error
+
+
+def check_unchanged(given: dict[str, Any], saved: Settings, checkpoint: Path) -> None:
+    """BadInput for a setting, given anew, that would make the resumed run another run."""
+    for field in dataclasses.fields(Settings):
+        name = field.name
+        if name in given and not field.metadata.get("may_change") and given[name] != getattr(saved, name):
+            if (name, given[name]) == ("dtype", "auto"):
+                continue  # the dtype that `auto` was resolved to is kept
+            what = f"expected {getattr(saved, name)}, as in {checkpoint}, found {given[name]}; --resume needs the same"
+            raise BadInput(f"--{name}", "", what)
+
+
+def value_kinds(settings: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field takes; (int, NoneType) for `int | None`."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(settings).items():
+        parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds[name] = tuple(typing.get_origin(part) or part for part in parts)
+    return kinds
+
+
+def check(name: str, value: Any, kinds: tuple[type, ...], limits: typing.Mapping[str, Any]) -> None:
+    """BadInput unless a value is of one of the kinds, finite, in its range and among its choices."""
+    allowed = (*kinds, int) if float in kinds else kinds
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise BadInput(name, "", f"expected {names}, found {value!r}")
+    if choices := limits.get("choices"):
+        if value not in choices:
+            raise BadInput(name, "", f"expected one of {', '.join(choices)}, found {value!r}")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        least = -math.inf if limits["least"] is None else limits["least"]
+        most = limits["most"] if limits["most"] is not None else LARGEST if isinstance(value, int) else math.inf
+        is_finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large to become a float
+        if not (is_finite and least <= value <= most):
+            raise BadInput(name, "", f"expected a number from {least} to {most}, found {str(value)[:40]}")

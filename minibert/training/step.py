@@ -1,0 +1,94 @@
+"""One update of the weights: the whole of training, with everything around it left out.
+
+The loss of one step is the mean over all N windows that take part in it. They may come in several micro-batches m
+(when N windows do not fit in memory at once) on several ranks r (processes, each with a copy of the model):
+
+    loss = sum over r, m, i of window_loss(r, m, i) / N = sum over r, m of n(r, m) / N * span_loss(r, m)
+
+where n(r, m) is the number of windows of a micro-batch and `span_loss` is their mean. Every backward pass adds to the
+gradients, which gives the sum over m. The ranks then average their gradients, which divides by their number R, so the
+weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its windows, not as a whole batch.
+
+In: batches of `text/batches.py`. Next: `text/windows.py`, where the batches come from.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from minibert.model.bert import span_loss
+from minibert.support.machine import Machine
+from minibert.text.batches import Batch
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    micro_batches: Iterable[tuple[Batch, float]],
+    learning_rate: float,
+    max_grad_norm: float,
+    machine: Machine,
+) -> tuple[Tensor, Tensor]:
+    """Change the weights once, by the gradient of all micro-batches.
+
+    micro_batches: pairs of a batch and its `loss_weight`. Returns the sum of the weighted losses, and the norm of the
+    gradient before clipping; both are scalars on the device.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    step_loss = torch.zeros((), device=machine.device)
+    for batch, weight in micro_batches:
+        batch = machine.load(batch)
+        # Autocast runs the matrix products in bfloat16 or float16. Weights, loss and optimizer stay in float32.
+        with machine.autocast(model):
+            start_logits, end_logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        positions = batch["start_positions"], batch["end_positions"]
+        loss = span_loss(start_logits, end_logits, *positions, batch["attention_mask"]) * weight
+        # Gradients below 6e-8 underflow to 0 in float16. The scaler multiplies the loss, and with it every gradient, by
+        # a large power of two. In bfloat16 and float32 its factor is 1.
+        scaler.scale(loss).backward()
+        step_loss += loss.detach()
+    # Unscale before clipping. In the other order the norm would be thousands of times too large, every gradient would
+    # be clipped to max_grad_norm / scale, and float16 would train with a learning rate near 0.
+    scaler.unscale_(optimizer)
+    # One unusual batch must not throw the weights far away: a longer gradient is shortened, its direction kept.
+    gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    scaler.step(optimizer)  # skips the update if a gradient overflowed
+    scaler.update()  # after an overflow halves the factor; after 2,000 good steps doubles it
+    optimizer.zero_grad(set_to_none=True)
+    return step_loss, gradient_norm
+
+
+def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
+    """The factor n * R / N of one micro-batch's mean loss; see the equation above."""
+    return windows * ranks / windows_in_step
+
+
+def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
+    """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
+
+    A warm-up, because AdamW's averages say little after a few steps and the new span head sends random gradients into
+    pre-trained weights. A decay, because small last steps settle in a minimum that large ones jump across.
+    """
+    warmup = math.ceil(warmup_ratio * total_steps)
+    if step < warmup:
+        return peak * step / warmup
+    return peak * max(0, total_steps - step) / max(1, total_steps - warmup)
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2017), with weight decay on matrices only.
+
+    A LayerNorm gain belongs near 1 and a bias only shifts; decay towards 0 would distort both. Embeddings are matrices
+    and do decay.
+    """
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    # Fused: one pass over memory for all parameters, where the plain loop makes about ten.
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)

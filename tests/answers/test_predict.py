@@ -1,0 +1,130 @@
+"""predict.py: flat logits and loss equal those of each window alone; a model that cannot answer is refused."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minibert.answers.pipeline import pipeline
+from minibert.answers.predict import check_pair, load_trained, mean_loss, predict_logits, window_length
+from minibert.evaluation.evaluate import evaluate
+from minibert.model.bert import span_loss
+from minibert.model.prepare import prepare
+from minibert.model.weights import load_model
+from minibert.support.errors import BadInput
+from minibert.support.machine import Machine
+from minibert.text.squad import Example, Gold
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+from tests.builders import VOCABULARY, lone_batch, tiny_config
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+LONG = "the red school by the river is made of old stone , and the blue bridge is wood . maria made a clock in 1902 ."
+EXAMPLES = [
+    Example("a", "", "who made it", "the clock was made by anna weiss", (Gold("anna weiss", 22),)),
+    Example("b", "", "in what year was the clock made", LONG, (Gold("1902", LONG.index("1902")),)),
+    Example("c", "", "what is it", "clock", (Gold("clock", 0),)),
+    Example("d", "", "who made it", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def windows(tokenizer):
+    windows = make_windows(EXAMPLES, tokenizer, 24, 8)
+    assert len(windows) > len(EXAMPLES) and len(set(windows.lengths)) > 3
+    return windows
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder, windows):
+    """Start logits, end logits and the loss of each window run by itself, without padding."""
+    model, rows = prepare(load_model(tiny_folder), CPU), []
+    for i in range(len(windows)):
+        batch = lone_batch(windows, i)
+        with torch.no_grad():
+            logits = model(batch["input_ids"], None, batch["token_type_ids"])
+            loss = span_loss(*logits, batch["start_positions"], batch["end_positions"])
+        rows.append((*(row[0].numpy() for row in logits), float(loss)))
+    return [np.concatenate(column) if np.ndim(column[0]) else np.mean(column) for column in zip(*rows)]
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_logits_and_loss_are_those_of_each_window_alone(tiny_folder, windows, alone, batch_size, is_training):
+    """Also for a model in training mode: without dropout, and its mode stays."""
+    model = prepare(load_model(tiny_folder), CPU).train(is_training)
+    flat = predict_logits(model, windows, CPU, batch_size)
+    for logits, expected in zip(flat, alone):
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert mean_loss(windows, *flat) == pytest.approx(alone[2], abs=1e-5)
+    assert {module.training for module in model.modules()} == {is_training}
+
+
+@pytest.mark.parametrize(
+    ("given", "positions", "length"), [(None, 512, 384), (None, 70, 70), (40, 70, 40), (70, 70, 70), (512, 512, 512)]
+)
+def test_windows_have_384_tokens_or_the_models_positions_if_fewer(given, positions, length):
+    assert window_length(given, tiny_config(max_position_embeddings=positions)) == length
+
+
+def test_windows_longer_than_the_models_positions_are_refused():
+    with pytest.raises(BadInput, match=r"^size: .*70.*71"):
+        window_length(71, tiny_config(), "size")
+
+
+@pytest.mark.parametrize(("rows", "is_refused"), [(-1, True), (0, False), (127, False), (128, True)])
+def test_a_model_may_have_a_few_rows_without_a_token_but_no_token_without_a_row(tokenizer, rows, is_refused):
+    model = SimpleNamespace(config=tiny_config(vocab_size=len(VOCABULARY) + rows))
+    if is_refused:
+        with pytest.raises(BadInput, match=f"^name: vocab_size: .*{len(VOCABULARY)}"):
+            check_pair(model, tokenizer, "name")
+    else:
+        check_pair(model, tokenizer, "name")
+
+
+# --- load_trained, behind both `pipeline` and `evaluate`
+
+
+def same_weights(first, second) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+
+
+def test_a_name_or_a_loaded_model_gives_a_model_of_its_own(tiny_folder, vocab_folder, tokenizer):
+    loaded = load_model(tiny_folder)
+    for arguments in ((str(tiny_folder),), (tiny_folder, None, vocab_folder), (loaded, None, tokenizer)):
+        model, found = load_trained(*arguments)
+        assert model is not loaded and same_weights(model, loaded)
+        assert found.encode(["anna made it"]).ids.tolist() == tokenizer.encode(["anna made it"]).ids.tolist()
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_folder, tokenizer, tmp_path_factory):
+    """A model and a tokenizer that cannot answer, by what is wrong with them."""
+    headless = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("headless") / "model")
+    tensors = load_file(headless / "model.safetensors")
+    encoder = {name: tensor for name, tensor in tensors.items() if not name.startswith("qa_outputs")}
+    save_file(encoder, headless / "model.safetensors", {"format": "pt"})
+    wide = tmp_path_factory.mktemp("wide")
+    (wide / "vocab.txt").write_text("".join(f"{token}\n" for token in [*VOCABULARY, "library", "harbour"]), "utf-8")
+    return {
+        "model: span_head.weight: .*no trained": (headless, None),
+        "^model: span_head.weight: ": (load_model(headless), tokenizer),
+        f"vocab_size: .*{len(VOCABULARY) + 2}": (tiny_folder, load_tokenizer(wide)),
+        "^model: vocab_size: ": (load_model(tiny_folder), wide),
+        "tokenizer: is missing": (load_model(tiny_folder), None),
+        "nowhere: no such": (tiny_folder, wide / "nowhere"),
+        "away: no such": (wide / "away", None),
+    }
+
+
+@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("use", [pipeline, lambda model, tokenizer: evaluate(model, EXAMPLES, tokenizer=tokenizer)])
+def test_a_model_that_cannot_answer_is_refused(cases, use, number):
+    message, (model, tokenizer) = list(cases.items())[number]
+    with pytest.raises(BadInput, match=message):
+        use(model=model, tokenizer=tokenizer)

@@ -1,0 +1,310 @@
+"""spans.py: the array search lists what the plain loop lists, scores follow their definition, answers are slices."""
+
+import itertools
+import json
+import math
+import random
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minibert.answers import spans
+from minibert.answers.spans import NO_COMPARISON, Answer, Prediction, search, search_plain
+from minibert.text.squad import Example, read_squad
+from minibert.text.windows import Windows, make_windows
+from tests.builders import run
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+NINE = "a b c d e f g h i"  # in windows of 9 tokens: "a b c d e", "d e f g h" and "g h i"
+
+
+def draw_examples(draw: random.Random, count: int, longest: int) -> list[Example]:
+    """Contexts of 0 to `longest` one-letter words."""
+    texts = [
+        [" ".join(draw.choices(LETTERS, k=draw.randint(*size))) for size in ((1, 5), (0, longest))]
+        for _ in range(count)
+    ]
+    return [Example(f"q{i}", "", question, context) for i, (question, context) in enumerate(texts)]
+
+
+def draw_logits(windows: Windows, draw: random.Random, kind: str = "reals") -> np.ndarray:
+    """(2, tokens) start and end logits."""
+    generator = np.random.default_rng(draw.randrange(10**6))
+    shape = (2, len(windows.ids))
+    logits = 3 * generator.standard_normal(shape) if kind == "reals" else generator.integers(-2, 3, shape)
+    return (logits - 50 * (kind == "negative ties")).astype(np.float32)
+
+
+def one_question(tokenizer, context: str, max_seq_length: int = 64) -> tuple[list[Example], Windows, np.ndarray]:
+    """The question "who" about a context, its windows with an overlap of 2, and logits of 0 to set by hand."""
+    examples = [Example("q", "", "who", context)]
+    windows = make_windows(examples, tokenizer, max_seq_length, 2)
+    return examples, windows, np.zeros((2, len(windows.ids)), np.float32)
+
+
+def row_of(windows: Windows, i: int, token: int) -> int:
+    """The row of a context token in window i."""
+    return int(windows.bounds[i] + windows.context_start[i] + token - windows.first_token[i])
+
+
+def search_both(tokenizer, windows, logits, examples, n_best_size=20, max_answer_length=30) -> list[Prediction]:
+    """`search`, after a check that it lists the spans of `search_plain`, with the same sums and in the same order."""
+    predictions = search(windows, *logits, examples, n_best_size, max_answer_length)
+    assert len(predictions) == len(examples)
+    for q, (example, prediction) in enumerate(zip(examples, predictions)):
+        offsets = tokenizer.encode([example.context]).offsets
+        plain = search_plain(windows, q, *logits, n_best_size, max_answer_length)
+        sums = [float(start + end) for start, end in prediction.logits]
+        assert sums == [logit_sum for logit_sum, _, _ in plain]
+        characters = [[offsets[first, 0], offsets[last, 1]] for _, first, last in plain]
+        assert prediction.characters.tolist() == characters
+    return predictions
+
+
+def texts(prediction: Prediction) -> list[str]:
+    return [answer.text for answer in prediction.answers]
+
+
+# --- the search
+
+
+@pytest.mark.parametrize("chunk", [5, 256])
+@pytest.mark.parametrize("kind", ["reals", "ties", "negative ties"])
+def test_the_array_search_lists_what_the_plain_loop_lists(tokenizer, monkeypatch, kind, chunk):
+    monkeypatch.setattr(spans, "CHUNK", chunk)
+    draw, extra_windows = random.Random(1871), 0
+    for max_seq_length, doc_stride in ((12, 3), (16, 8), (20, 15), (64, 20)):
+        examples = draw_examples(draw, 9, 30)
+        windows = make_windows(examples, tokenizer, max_seq_length, doc_stride)
+        extra_windows += len(windows) - len(examples)
+        logits = draw_logits(windows, draw, kind)
+        for n_best_size, max_answer_length in itertools.product((1, 3, 20, 1000), (1, 4, 30)):
+            search_both(tokenizer, windows, logits, examples, n_best_size, max_answer_length)
+    assert extra_windows > 30  # many questions have more than one window
+
+
+def test_the_worked_example_of_the_plain_search(tokenizer):
+    examples, windows, logits = one_question(tokenizer, "anna weiss made it")
+    logits[:, 3:7] = (6, 1, -1, -2), (2, 5, -3, 0)
+    best = search_plain(windows, 0, *logits, n_best_size=3, max_answer_length=2)
+    assert best == [(11.0, 0, 1), (8.0, 0, 0), (6.0, 1, 1)]
+    assert all(str(span) in str(search_plain.__doc__) for span in best)
+    (prediction,) = search_both(tokenizer, windows, logits, examples, 3, 2)
+    assert texts(prediction) == ["anna weiss", "anna", "weiss"]
+
+
+@pytest.mark.parametrize(
+    ("context", "sizes", "expected"),
+    [
+        ("a b c", (20, 30), ["a", "a b", "a b c", "b", "b c", "c"]),
+        ("a b c", (4, 2), ["a", "a b", "b", "b c"]),
+        (NINE, (20, 1), NINE.split()),  # also where an equal span stands in an earlier window
+        (NINE, (3, 30), ["a", "a b", "a b c"]),
+    ],
+)
+def test_of_equal_spans_the_lower_start_comes_first_then_the_shorter(tokenizer, context, sizes, expected):
+    examples, windows, logits = one_question(tokenizer, context, 9)
+    assert texts(*search_both(tokenizer, windows, logits, examples, *sizes)) == expected
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_a_span_in_two_windows_counts_once_with_the_better_logits(tokenizer, better):
+    examples, windows, logits = one_question(tokenizer, NINE, 9)
+    for i in (0, 1):
+        logits[:, row_of(windows, i, 4)] = (6, 8) if i == better else (5, 7)  # "e"
+    (prediction,) = search_both(tokenizer, windows, logits, examples, 50)
+    assert prediction.answers[0].text == "e"
+    assert (prediction.answers[0].start_logit, prediction.answers[0].end_logit) == (6, 8)
+    assert len(set(texts(prediction))) == len(prediction.answers) == 5 + 4 + 3 + 5 + 4 + 3 + 3 + 2 + 1
+
+
+def test_a_span_never_joins_two_windows(tokenizer):
+    examples, windows, logits = one_question(tokenizer, NINE, 9)
+    logits[0, row_of(windows, 0, 0)] = logits[1, row_of(windows, 1, 7)] = 9  # "a" in window 0 only, "h" in 1
+    (prediction,) = search_both(tokenizer, windows, logits, examples, 100)
+    assert prediction.answers[0].logit_sum == 9
+    assert not [text for text in texts(prediction) if "a" in text and "h" in text]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 10**9])
+def test_max_answer_length_counts_tokens_with_both_ends(tokenizer, longest):
+    examples, windows, logits = one_question(tokenizer, "a b c d e")
+    logits[0, 3] = logits[1, 7] = 9  # "a" and "e"
+    (prediction,) = search_both(tokenizer, windows, logits, examples, 100, longest)
+    assert max(len(text.split()) for text in texts(prediction)) == min(longest, 5)
+    assert (texts(prediction)[0] == "a b c d e") == (longest >= 5)
+
+
+@pytest.mark.parametrize("size", [9, 64], ids=["several windows", "one window"])
+def test_only_context_tokens_are_chosen_whatever_the_other_logits_are(tokenizer, size):
+    examples, windows, logits = one_question(tokenizer, NINE, size)
+    logits += np.where(windows.offsets[:, 1] > 0, 0, 1e6).astype(np.float32)
+    (prediction,) = search_both(tokenizer, windows, logits, examples, 100)
+    assert {answer.logit_sum for answer in prediction.answers} == {0}
+
+
+def test_predictions_do_not_depend_on_other_examples(tokenizer):
+    draw = random.Random(5)
+    examples = draw_examples(draw, 7, 30)
+    windows = make_windows(examples, tokenizer, 14, 4)
+    logits = draw_logits(windows, draw)
+    together = search(windows, *logits, examples, 5, 6)
+    for q, this in enumerate(examples):
+        own = np.flatnonzero(windows.example == q)
+        rows = slice(windows.bounds[own[0]], windows.bounds[own[-1] + 1])
+        (prediction,) = search(make_windows([this], tokenizer, 14, 4), *logits[:, rows], [this], 5, 6)
+        assert (prediction.answers, prediction.null) == (together[q].answers, together[q].null)
+
+
+@pytest.mark.slow
+def test_the_array_search_is_many_times_faster_than_the_loop(tokenizer, squad_dir):
+    """The figures in the docstring of `search`; -s shows them."""
+    examples = read_squad(squad_dir / "dev-v1.1.json")[::10]
+    windows = make_windows(examples, tokenizer)
+    logits = draw_logits(windows, random.Random(7))
+    seconds = []
+    for function in (
+        lambda: search(windows, *logits, examples),
+        lambda: [search_plain(windows, q, *logits) for q in range(len(examples))],
+    ):
+        begin = time.process_time()
+        function()
+        seconds.append((time.process_time() - begin) * 1000 / len(windows))
+    print(f"seconds per 1,000 windows: arrays {seconds[0]:.3f}, loop {seconds[1]:.1f}")
+    assert seconds[1] > 20 * seconds[0]
+
+
+# --- scores and the null answer
+
+
+def softmax(logits: dict) -> dict:
+    total = sum(math.exp(value) for value in logits.values())
+    return {key: math.exp(value) / total for key, value in logits.items()}
+
+
+def expected_scores(windows: Windows, q: int, logits: np.ndarray) -> tuple[int, dict, dict]:
+    """The row of the null entry, then p(start) and p(end) by character in double precision, None for the null entry."""
+    own = np.flatnonzero(windows.example == q)
+    null_row = min((int(windows.bounds[i]) for i in own), key=lambda row: float(logits[:, row].sum()))
+    tables: list[dict] = [{None: float(logits[side, null_row])} for side in (0, 1)]
+    for row in range(windows.bounds[own[0]], windows.bounds[own[-1] + 1]):
+        if windows.offsets[row, 1]:
+            for side, table in enumerate(tables):
+                character = int(windows.offsets[row, side])
+                table[character] = max(table.get(character, -math.inf), float(logits[side, row]))
+    return null_row, softmax(tables[0]), softmax(tables[1])
+
+
+@pytest.mark.parametrize("max_seq_length", [64, 16], ids=["one window", "several windows"])
+def test_score_and_null_follow_their_definition(tokenizer, max_seq_length):
+    draw = random.Random(3)
+    examples = draw_examples(draw, 12, 30)
+    windows = make_windows(examples, tokenizer, max_seq_length, 5)
+    assert (len(windows) > len(examples)) == (max_seq_length == 16)
+    logits = draw_logits(windows, draw)
+    for q, prediction in enumerate(search(windows, *logits, examples)):
+        null_row, p_start, p_end = expected_scores(windows, q, logits)
+        for answer in prediction.answers:
+            assert answer.score == pytest.approx(p_start[answer.start] * p_end[answer.end], rel=1e-5)
+        score = pytest.approx(p_start[None] * p_end[None], rel=1e-5)
+        assert prediction.null == Answer("", 0, 0, score, *logits[:, null_row].tolist())
+        if prediction.answers:
+            assert prediction.null_odds == pytest.approx(prediction.null.logit_sum - prediction.answers[0].logit_sum)
+
+
+def test_with_equal_logits_every_pair_and_null_have_the_same_score(tokenizer):
+    examples, windows, logits = one_question(tokenizer, "a b c d")
+    (prediction,) = search(windows, *logits, examples)
+    scores = [answer.score for answer in [*prediction.answers, prediction.null]]
+    assert scores == [pytest.approx(1 / 25)] * 11  # 5 starts and 5 ends: 4 tokens and null
+
+
+def test_the_null_answer_is_that_of_the_window_with_the_smallest_sum(tokenizer):
+    examples, windows, logits = one_question(tokenizer, NINE, 9)
+    logits[:, windows.bounds[:-1]] = (9, 3, 1), (9, -1, 2)  # sums 18, 2, 3
+    (prediction,) = search(windows, *logits, examples)
+    assert (prediction.null.start_logit, prediction.null.end_logit, prediction.null_odds) == (3, -1, 2)
+
+
+@pytest.mark.parametrize(
+    ("allow_null", "threshold", "is_null"),
+    [(False, 0, False), (False, -100, False), (True, 0, True), (True, 1.4, True), (True, 1.5, False)],
+)
+def test_null_is_predicted_where_it_is_allowed_and_exceeds_the_threshold(allow_null, threshold, is_null):
+    null = Answer("", 0, 0, 0.1, 3.0, 1.5)
+    arrays = np.array([[4, 8]]), np.array([[2.0, 1.0]], np.float32), np.array([0.5], np.float32)
+    prediction = Prediction("the iron", *arrays, null)
+    assert prediction.null_odds == 1.5
+    assert prediction.best(allow_null, threshold) == (null if is_null else Answer("iron", 4, 8, 0.5, 2.0, 1.0))
+    assert "'iron'" in repr(prediction)
+
+
+@pytest.mark.parametrize("context", ["", "  \n"])
+def test_a_context_without_a_token_has_only_the_null_answer(tokenizer, context):
+    examples = [Example(f"q{i}", "", "who", text) for i, text in enumerate(("a b", context, "c"))]
+    windows = make_windows(examples, tokenizer)
+    predictions = search_both(tokenizer, windows, draw_logits(windows, random.Random(1)), examples)
+    assert [len(prediction.answers) for prediction in predictions] == [3, 0, 1]
+    empty = predictions[1]
+    assert empty.best() is empty.null and empty.best(allow_null=True, threshold=1e6) is empty.null
+    assert empty.null.score == pytest.approx(1)
+    assert empty.null_odds == NO_COMPARISON == json.loads(json.dumps(NO_COMPARISON, allow_nan=False))
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_large_logits_do_not_overflow(tokenizer, size):
+    examples, windows, logits = one_question(tokenizer, NINE, 9)
+    logits += np.float32(size)
+    logits[:, [row_of(windows, i, 4) for i in (0, 1)]] += 1e4  # "e"
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        (prediction,) = search_both(tokenizer, windows, logits, examples)
+    assert prediction.answers[0].text == "e" and prediction.answers[0].score == pytest.approx(1)
+    scores = [answer.score for answer in [*prediction.answers, prediction.null]]
+    assert all(isinstance(score, float) and 0 <= score <= 1 for score in scores)
+
+
+# --- the text
+
+
+@pytest.mark.parametrize(
+    ("context", "first", "last", "text"),
+    [
+        ("cafe\u0301 x", 0, 1, "cafe\u0301"),  # caf ##e, and the mark that no token holds
+        ("cafe\u0301\u0323 x", 0, 1, "cafe\u0301\u0323"),
+        ("x cafe\u0301", 0, 2, "x cafe\u0301"),  # at the very end
+        ("cafe\u0301 x", 0, 2, "cafe\u0301 x"),
+        ("cafe x", 0, 1, "cafe"),
+    ],
+)
+def test_an_end_is_extended_over_combining_marks(tokenizer, context, first, last, text):
+    examples, windows, logits = one_question(tokenizer, context)
+    logits[0, 3 + first] = logits[1, 3 + last] = 9
+    answer = search(windows, *logits, examples)[0].answers[0]
+    assert answer.text == text == context[answer.start : answer.end]
+
+
+ODD = st.text(
+    "a bclok\u00e9e\u0301\u0323\u0130\u4e00\u4e8c\ud55c\U0001f600\u200d\ufe0f\u0939\u093f\u094d\n\x00.,-", max_size=40
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(context=ODD | st.text(max_size=40), seed=st.integers(0, 10**6), max_seq_length=st.integers(8, 20))
+def test_every_answer_is_a_slice_of_its_context(tokenizer, context, seed, max_seq_length):
+    examples = [Example("q", "", "who", context), Example("q2", "", "who made it", context[::-1])]
+    windows = make_windows(examples, tokenizer, max_seq_length, 2)
+    logits = draw_logits(windows, random.Random(seed), "ties")
+    for example, prediction in zip(examples, search_both(tokenizer, windows, logits, examples)):
+        assert bool(prediction.answers) == bool(len(tokenizer.encode([example.context]).ids))
+        for answer in prediction.answers:
+            assert 0 <= answer.start < answer.end <= len(example.context)
+            assert example.context[answer.start : answer.end] == answer.text != ""
+
+
+def test_searching_and_scoring_leave_torch_unloaded():
+    modules = "minibert.answers.spans, minibert.evaluation.scorer, minibert.evaluation.predictions"
+    done = run("-c", f"import sys, {modules}; print('torch' in sys.modules, 'minibert.answers.spans' in sys.modules)")
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -1,0 +1,104 @@
+"""What the tests build: a small vocabulary, tiny models, random SQuAD files, and the call that runs a command."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from minibert.model.bert import BertConfig
+from minibert.text.windows import Windows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WORDS = """the a of in and to was is it by with clock tower made built iron copper who what where when how many year
+john anna weiss maria town river bridge water red blue old new stone wood king queen city basel lyon paris school
+train school day night 1871 1902 seven nine . , ? ! ' " ( ) - [ ] sep cls caf ##e ##s ##ing ##ed ##er un ##able
+a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9
+##a ##b ##c ##d ##f ##g ##h ##i ##j ##k ##l ##m ##n ##o ##p ##q ##r ##t ##u ##v ##w ##x ##y ##z
+##0 ##1 ##2 ##3 ##4 ##5 ##6 ##7 ##8 ##9""".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)]
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+def tiny_config(**changes) -> BertConfig:
+    """A BertConfig whose sizes are all different, so that a swapped axis cannot pass."""
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 50,
+        "max_position_embeddings": 70,
+    }
+    return BertConfig(**sizes | changes)
+
+
+def draw_weights(model: Model, seed: int = 0) -> Model:
+    """Draw parameters so large that the logits spread: an error cannot hide in numbers near 0. Sets eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        is_gain = "norm" in name.lower() and name.endswith("weight")
+        spread = 0.2 if parameter.dim() == 1 else 1.5 / parameter.size(-1) ** 0.5
+        parameter.data = is_gain + spread * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def write_toy_squad(file: Path, questions: int, seed: int = 0, words: int = 0, version_2: bool = False) -> Path:
+    """A SQuAD file of random words from `VOCABULARY`: the answer follows the word that the question names.
+
+    `words` fixes the length of every context, so that all windows have the same number of tokens. With `version_2`
+    every third question, the first included, is marked as impossible.
+    """
+    generator = random.Random(seed)
+    nouns = "clock tower iron copper river bridge water stone wood king queen city school train day night".split()
+    paragraphs = []
+    for i in range(questions):
+        context = [generator.choice(nouns) for _ in range(words or generator.randint(9, 40))]
+        position = generator.randrange(len(context) - 1)
+        asked, answer = context[position], context[position + 1]
+        start = len(" ".join(context[: position + 1])) + 1
+        record: dict = {"id": f"q{i}", "question": f"what was by the {asked} ?"}
+        record["answers"] = [{"text": answer, "answer_start": start}]
+        if version_2:
+            record["is_impossible"] = i % 3 == 0
+            record["answers"] = [] if i % 3 == 0 else record["answers"]
+        paragraphs.append({"context": " ".join(context), "qas": [record]})
+    file.write_text(json.dumps({"version": "toy", "data": [{"title": "toy", "paragraphs": paragraphs}]}), "utf-8")
+    return file
+
+
+def run(
+    *words: object, env: dict | None = None, cwd: Path = ROOT, timeout: int = 170, **options
+) -> subprocess.CompletedProcess:
+    """Run Python with these arguments, as in `run("train.py", "--data", file)`, and return what the process printed."""
+    command = [sys.executable, *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (env or {})
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=timeout, **options
+    )
+
+
+def edit_bytes(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    """The content after some edits: (where, from 0 to 1; number of bytes to remove there; bytes to insert there)."""
+    for where, removed, inserted in edits:
+        position = round(where * len(content))
+        content = content[:position] + inserted + content[position + removed :]
+    return content
+
+
+def lone_batch(windows: Windows, i: int) -> dict[str, torch.Tensor]:
+    """The batch of window i alone, without padding."""
+    window = windows[i]
+    types = (torch.arange(len(window.ids)) >= window.context_start).long()
+    return {
+        "input_ids": torch.from_numpy(window.ids).long()[None],
+        "token_type_ids": types[None],
+        "start_positions": torch.tensor([window.start_position]),
+        "end_positions": torch.tensor([window.end_position]),
+    }

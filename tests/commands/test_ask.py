@@ -1,0 +1,305 @@
+"""`ask`: one question, questions on a terminal, and the stream of JSON lines."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from minibert.answers.pipeline import pipeline
+from tests.builders import ROOT
+
+script = importlib.import_module("minibert.commands.ask")
+SIZES = ["--max_seq_length", "40", "--doc_stride", "8"]
+CONTEXT = "The clock tower was made of copper in 1871 by Anna Weiss. “Café” 🎉 is by the river."
+WHO, WHAT = "Who made the tower?", "What is by the river?"
+GOOD = {"id": "good", "question": WHO, "context": CONTEXT}
+
+
+@pytest.fixture
+def ask(command, tiny_folder):
+    """Ask the tiny model."""
+    return lambda *words, stdin=b"": command("ask", "--ckpt", tiny_folder, *SIZES, *words, stdin=stdin)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_folder):
+    """The pipeline's answers under the command's settings."""
+    reader = pipeline(model=tiny_folder)
+    sizes = {"max_seq_len": 40, "doc_stride": 8, "max_answer_len": 30}
+
+    def answers(question=WHO, context=CONTEXT, **options):
+        found = reader(question=question, context=context, **sizes | options)
+        return found if isinstance(found, list) else [found]
+
+    return answers
+
+
+def near(answers: list[dict], **more) -> list[dict]:
+    """The answers, equal to those of another row of a batch, whose scores may differ in the last digits."""
+    return [more | answer | {"score": pytest.approx(answer["score"], rel=1e-5)} for answer in answers]
+
+
+def as_lines(*records) -> bytes:
+    """JSON lines; a str is a line as it is."""
+    return "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records).encode()
+
+
+# --- one question
+
+
+def test_one_question_prints_the_answer_with_its_score_and_place(ask, expected):
+    done = ask("--question", WHO, "--context", CONTEXT)
+    (answer,) = expected()
+    place = f"(score {answer['score']:.3f}, characters {answer['start']}-{answer['end']})"
+    assert (done.code, done.out, done.err) == (0, f"{answer['answer']}   {place}\n", "")
+    lines = ask("--question", WHO, "--context", CONTEXT, "--top-k=3").out.splitlines()
+    assert [line.partition("   (score")[0] for line in lines] == [best["answer"] for best in expected(top_k=3)]
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--top_k", "1"], {}),
+        (["--top_k", "3000"], {"top_k": 3000}),
+        (["--top_k", "3000", "--max_answer_length", "2"], {"top_k": 3000, "max_answer_len": 2}),
+        (["--top_k", "3000", "--max_query_length", "1"], {"top_k": 3000, "max_question_len": 1}),
+        (["--top_k", "3000", "--doc-stride", "3"], {"top_k": 3000, "doc_stride": 3}),
+    ],
+)
+def test_json_prints_what_the_pipeline_gives_under_the_same_settings(ask, expected, words, options):
+    context = CONTEXT + " The old stone bridge was made in 1902 by John of Basel."
+    answers = expected(WHO, context, **options)
+    assert ask("--question", WHO, "--context", context, "--json", *words).records == near(answers)
+    if options:  # the setting makes a difference here
+        others = expected(
+            WHO, context, **{"top_k": 3000, "max_answer_len": 15} if len(options) == 1 else {"top_k": 3000}
+        )
+        assert others != answers
+
+
+def test_a_context_file_may_begin_with_a_byte_order_mark(ask, expected, tmp_path):
+    context = CONTEXT.replace(". ", ".\r\n")
+    (tmp_path / "notes.txt").write_bytes(b"\xef\xbb\xbf" + context.encode())
+    assert ask("--question", WHO, "--context_file", tmp_path / "notes.txt", "--json").records == near(
+        expected(WHO, context)
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "questions"), [(f"{WHO}\n  {WHAT}  \n\nnot asked\n", (WHO, WHAT)), (f"{WHAT}\n{WHO}", (WHAT, WHO))]
+)
+def test_questions_are_read_until_an_empty_line_or_the_end_of_the_input(ask, expected, typed, questions):
+    done = ask("--context", CONTEXT, "--json", stdin=typed.encode())
+    assert done.records == [answer for question in questions for answer in near(expected(question))]
+    assert (done.code, done.err) == (0, "question> " * 3)
+
+
+def test_an_empty_context_has_the_empty_answer(ask):
+    done = ask("--question", WHO, "--context", "", "--json")
+    assert [line | {"score": 1} for line in done.records] == [{"score": 1, "start": 0, "end": 0, "answer": ""}]
+
+
+# --- the stream
+
+
+def test_the_stream_answers_in_order_and_passes_ids_through(ask, expected):
+    ids = ["b", "a", 7, 2.5, None, ["x", 1], {"k": "é"}, "", "b", True]
+    records = [{"id": i, "question": [WHO, WHAT][n % 2], "context": CONTEXT[: 40 + 5 * n]} for n, i in enumerate(ids)]
+    more = {"error": "of an earlier program", "answer": "x", "score": None}  # keys that the stream does not read
+    done = ask("--input", "-", "--batch_size", "4", stdin=as_lines(*(record | more for record in records)))
+    assert (done.code, done.err) == (0, "")
+    assert all(list(line) == ["id", "score", "start", "end", "answer"] for line in done.records)
+    assert done.records == [near(expected(r["question"], r["context"]), id=r["id"])[0] for r in records]
+
+
+@pytest.mark.parametrize(
+    ("line", "line_id"),
+    [
+        ("{", None),
+        ("[1, 2]", None),
+        ('"text"', None),
+        ("null", None),
+        ("[" * 100_000, None),
+        ('{"id": 9' + 5000 * "9" + "}", None),
+        ({"id": 1}, 1),
+        (GOOD | {"id": 4, "question": " "}, 4),
+        (GOOD | {"id": 5, "question": 5}, 5),
+        (GOOD | {"id": 6, "context": None}, 6),
+        (GOOD | {"id": 7, "context": [CONTEXT]}, 7),
+        (GOOD | {"id": 8, "question": "half a pair \ud83d"}, 8),
+        (GOOD | {"id": [9], "context": "\ud83d"}, [9]),
+        ('{"id": "\\ud83d", "question": "Who?", "context": "clock"}', None),
+        ('{"id": NaN, "question": "Who?", "context": "clock"}', None),
+        ('{"id": 1e999, "question": "Who?", "context": "clock"}', None),
+        ('{"id": {"\\ud83d": 1}, "question": " ", "context": "clock"}', None),
+    ],
+    ids=lambda part: str(part)[:30].encode("ascii", "replace").decode(),
+)
+def test_a_bad_line_is_reported_in_its_place_and_at_the_end(ask, expected, line, line_id):
+    done = ask("--input", "-", stdin=as_lines(GOOD, line, GOOD))
+    first, middle, last = done.records
+    assert [first, last] == near(expected() * 2, id="good")
+    assert list(middle) == ["id", "error"] and middle["id"] == line_id and middle["error"]
+    assert done.code == 2
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1 and "1 lines" in done.err
+
+
+def test_a_stream_of_bad_lines_alone_is_reported(ask):
+    done = ask("--input", "-", stdin=as_lines("{", "[]", {"id": 3}))
+    assert [set(line) for line in done.records] == [{"id", "error"}] * 3
+    assert done.code == 2 and "3 lines" in done.err
+
+
+@pytest.mark.parametrize(
+    ("stdin", "words", "ids"),
+    [
+        (b"", [], []),
+        (b"\n  \n" + as_lines(GOOD, "", "\t\r", GOOD), [], ["good", "good"]),
+        (as_lines({"question": WHO, "context": CONTEXT}), [], [None]),
+        (as_lines(GOOD | {"id": 1}, GOOD | {"id": 2}), ["--top_k", "3"], [1, 1, 1, 2, 2, 2]),
+    ],
+    ids=["no lines", "blank lines", "no id", "top_k"],
+)
+def test_the_lines_that_are_answered(ask, stdin, words, ids):
+    done = ask("--input", "-", *words, stdin=stdin)
+    assert (done.code, done.err, [line["id"] for line in done.records]) == (0, "", ids)
+
+
+def test_the_stream_answers_an_empty_context_with_the_empty_answer(ask, expected):
+    empty, full = ask("--input", "-", stdin=as_lines(GOOD | {"context": ""}, GOOD)).records
+    assert empty | {"score": 0} == {"id": "good", "score": 0, "start": 0, "end": 0, "answer": ""}
+    assert [full] == near(expected(), id="good")
+
+
+def test_the_stream_goes_from_file_to_file(ask, tmp_path):
+    source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + as_lines(GOOD, GOOD | {"id": "é", "context": "Café"}))
+    target.write_text("old\n", "utf-8")
+    done = ask("--input", source, "--output", target)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    text = target.read_text("utf-8")
+    assert [(line["id"], bool(line["answer"])) for line in map(json.loads, text.splitlines())] == [
+        ("good", True),
+        ("é", True),
+    ]
+    assert "é" in text  # readable, not escaped
+
+
+@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "hard link"])
+def test_output_onto_the_input_is_refused_and_loses_nothing(ask, tmp_path, monkeypatch, spelling):
+    source, other = tmp_path / "questions.jsonl", tmp_path / "link.jsonl"
+    source.write_bytes(as_lines(GOOD))
+    monkeypatch.chdir(tmp_path)
+    if spelling == "symlink":
+        other.symlink_to(source)
+    elif spelling == "hard link":
+        os.link(source, other)
+    else:
+        other = source if spelling == "same" else f"../{tmp_path.name}/questions.jsonl"
+    ask("--input", source, "--output", other).assert_refused("--output")
+    assert source.read_bytes() == as_lines(GOOD)
+
+
+def test_a_missing_input_leaves_the_output_alone(ask, tmp_path):
+    target = tmp_path / "answers.jsonl"
+    target.write_text("old\n", "utf-8")
+    ask("--input", tmp_path / "no.jsonl", "--output", target).assert_refused("no.jsonl")
+    assert target.read_text("utf-8") == "old\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+def test_a_line_is_answered_while_the_input_stays_open_and_ctrl_c_ends_it(tiny_folder):
+    words = [sys.executable, "ask.py", "--ckpt", str(tiny_folder), "--input", "-", *SIZES]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # it would hide an answer that is never flushed
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, env=environment, **pipes) as child:
+        watchdog = threading.Timer(60, child.kill)  # a test that fails must not hang
+        watchdog.start()
+        try:
+            waits = []
+            for name in ("first", "second"):
+                began = time.monotonic()
+                child.stdin.write(as_lines(GOOD | {"id": name}))
+                child.stdin.flush()
+                assert json.loads(child.stdout.readline())["id"] == name
+                waits.append(time.monotonic() - began)
+            child.send_signal(signal.SIGINT)
+            child.wait(30)
+            err = child.stderr.read().decode()
+        finally:
+            watchdog.cancel()
+            child.kill()
+    assert waits[1] < 1.5  # the first one waited for the model
+    assert (child.returncode, err.strip()) == (130, "error: stopped by Ctrl-C")
+
+
+# --- batches of the stream
+
+
+def test_a_part_filled_batch_does_not_wait_for_more():
+    stop = threading.Event()
+
+    def source():
+        yield from ("a\n", "b\n", "c\n")
+        stop.wait(20)
+
+    began = time.monotonic()
+    batches = script.batches_of(source(), 2)
+    assert [next(batches), next(batches)] == [["a\n", "b\n"], ["c\n"]]
+    assert time.monotonic() - began < 5
+    stop.set()
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (6, 3), (7, 3), (5, 1)])
+def test_all_lines_are_in_batches_of_at_most_the_size(count, size):
+    lines = [f"{i}\n" for i in range(count)]
+    batches = list(script.batches_of(iter(lines), size))
+    assert [line for batch in batches for line in batch] == lines
+    assert all(0 < len(batch) <= size for batch in batches)
+
+
+def test_a_source_that_fails_ends_the_stream_with_its_error():
+    def failing():
+        yield "a\n"
+        raise OSError("the disk is gone")
+
+    batches = script.batches_of(failing(), 4)
+    assert next(batches) == ["a\n"]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+
+
+def test_the_stream_never_reads_far_ahead(monkeypatch):
+    size, total = 16, 3_000
+    read = written = furthest = 0
+
+    def source():
+        nonlocal read, furthest
+        for number in range(total):
+            read += 1
+            furthest = max(furthest, read - written)
+            yield json.dumps({"id": number, "question": "Who?", "context": "x"}) + "\n"
+
+    def write(line):
+        nonlocal written
+        assert json.loads(line) == {"id": written, "answer": "x"}
+        written += 1
+
+    def reader(question, context, **_):
+        return [{"answer": text} for text in context]
+
+    sink = SimpleNamespace(write=write, flush=lambda: None)
+    monkeypatch.setattr(script, "open_text", lambda _, mode: nullcontext(source() if mode == "r" else sink))
+    script.answer_stream(reader, script.AskOptions(input="-", output="-", batch_size=size))
+    assert written == total
+    assert furthest <= 3 * size  # two batches and the queue between them

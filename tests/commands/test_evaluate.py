@@ -1,0 +1,174 @@
+"""`evaluate`: scores of a file of predictions, and scores of a model with the files that it writes."""
+
+import json
+import shutil
+
+import pytest
+
+from minibert.text.squad import read_squad
+from minibert.training.settings import Settings
+from tests.builders import ROOT, run, write_toy_squad
+from tests.commands.damage import damage
+
+DEV = ROOT / "examples" / "dev.json"
+SIZES = ["--max_seq_length", "40", "--doc_stride", "8"]
+IDS = ["q0", "q1", "q2", "q3"]
+
+
+def load(file):
+    return json.loads(file.read_text("utf-8"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """SQuAD files of four questions: with answers, with two impossible ones, and without any answer."""
+    v1, v2 = (write_toy_squad(tmp_path / f"v{n}.json", 4, version_2=n == 2) for n in (1, 2))
+    bare = json.loads(v1.read_text("utf-8"))
+    for paragraph in bare["data"][0]["paragraphs"]:
+        paragraph["qas"][0]["answers"] = []
+    (tmp_path / "bare.json").write_text(json.dumps(bare), "utf-8")
+    return {"V1": v1, "V2": v2, "BARE": tmp_path / "bare.json"}
+
+
+@pytest.fixture
+def evaluate(command, tiny_folder):
+    """Evaluate the tiny model in float32, unless the words name something else."""
+    return lambda *words: command("evaluate", "--ckpt", tiny_folder, "--dtype", "float32", "--device", "cpu", *words)
+
+
+# --- the scorer
+
+
+def test_perfect_predictions_score_100_and_load_no_torch(tmp_path):
+    perfect = {example.id: example.answers[-1].text for example in read_squad(DEV)}
+    (tmp_path / "predictions.json").write_text(json.dumps(perfect), "utf-8")
+    done = run("-X", "importtime", "evaluate.py", "--score", tmp_path / "predictions.json", "--data", DEV)
+    assert done.returncode == 0
+    scores = {"exact_match": 100.0, "f1": 100.0, "total": len(perfect)}
+    assert json.loads(done.stdout.splitlines()[-1]) == scores
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "minibert" in loaded
+    assert not loaded & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("more", [[], ["--version_2_with_negative"]])
+def test_missing_predictions_score_0_and_are_counted(command, files, tmp_path, more):
+    answers = {example.id: example.answers[0].text for example in read_squad(files["V1"])}
+    texts = {"q1": f"The {answers['q1'].upper()}!", "q2": f"{answers['q2']} of x y", "other": "x"}
+    (tmp_path / "p.json").write_text(json.dumps(texts), "utf-8")
+    done = command("evaluate", "--score", tmp_path / "p.json", "--data", files["V1"], *more)
+    assert done.result == {
+        "exact_match": 25.0,
+        "f1": pytest.approx(100 * (1 + 2 * (1 / 4) / (1 + 1 / 4)) / 4),
+        "total": 4,
+    }
+    assert done.code == 0 and "2 of 4" in done.err and done.err.count("\n") == 1
+
+
+def test_version_2_needs_every_prediction_and_warns_of_others(command, files, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(dict.fromkeys(IDS[:3], "")), "utf-8")
+    command("evaluate", "--score", tmp_path / "p.json", "--data", files["V2"]).assert_refused("q3")
+    (tmp_path / "p.json").write_text(json.dumps(dict.fromkeys([*IDS, "q4"], "")), "utf-8")
+    done = command("evaluate", "--score", tmp_path / "p.json", "--data", files["V2"])
+    assert (done.code, done.result["NoAns_exact"], done.result["HasAns_exact"]) == (0, 100.0, 0.0)
+    assert done.err.startswith("1 ") and done.err.count("\n") == 1
+
+
+# --- the model
+
+
+@pytest.mark.parametrize("data", ["V1", "V2"])
+def test_a_model_is_scored_as_its_written_predictions_are(evaluate, command, files, tmp_path, data):
+    out = tmp_path / "new" / "out.json"
+    done = evaluate("--data", files[data], "--predictions", out, *SIZES)
+    scores = done.result
+    assert done.code == 0 and scores.pop("eval_loss") > 0
+    assert scores == command("evaluate", "--score", out, "--data", files[data]).result
+    names = {"out.json", "nbest_predictions.json"} | ({"null_odds.json"} if data == "V2" else set())
+    assert {path.name for path in out.parent.iterdir()} == names
+    assert all(list(load(out.parent / name)) == IDS for name in names)
+
+
+@pytest.mark.parametrize(("threshold", "empty"), [("-1000000", 4), ("1000000", 0)])
+def test_the_threshold_reaches_scores_and_files(evaluate, files, tmp_path, threshold, empty):
+    out = tmp_path / "out.json"
+    words = ["--data", files["V2"], "--predictions", out, "--null_score_diff_threshold", threshold, *SIZES]
+    assert evaluate(*words).result["NoAns_exact"] == (100.0 if empty else 0.0)
+    assert list(load(out).values()).count("") == empty
+
+
+def test_n_best_size_and_max_answer_length_reach_the_file(evaluate, files, tmp_path):
+    words = ["--data", files["V1"], "--predictions", tmp_path / "out.json", *SIZES]
+    evaluate(*words, "--n_best_size", 4, "--max_answer_length", 1)
+    n_best = load(tmp_path / "nbest_predictions.json")
+    assert [len(rows) for rows in n_best.values()] == [4, 4, 4, 4]
+    assert all(row["text"] and " " not in row["text"] for rows in n_best.values() for row in rows)
+
+
+def test_scores_do_not_depend_on_the_batch_size(evaluate, files):
+    words = ["--data", files["V1"], *SIZES]
+    assert evaluate(*words, "--eval_batch_size", 1).result == pytest.approx(evaluate(*words).result, abs=1e-5)
+
+
+def test_data_without_answers_is_predicted_and_not_scored(evaluate, files, tmp_path):
+    out = tmp_path / "out.json"
+    done = evaluate("--data", files["BARE"], "--predictions", out, *SIZES)
+    assert (done.code, done.result) == (0, {"total": 4})
+    assert "no answers" in done.err
+    for example in read_squad(files["BARE"]):
+        assert load(out)[example.id] in example.context
+
+
+# --- the settings of a run
+
+SAVED = {"max_seq_length": 44, "doc_stride": 9, "max_query_length": 5}
+OTHERS = {"max_seq_length": 30, "doc_stride": 3, "max_query_length": 6}
+
+
+@pytest.fixture
+def run_folder(tiny_folder, files, tmp_path):
+    """A run with one checkpoint, which notes its evaluation data and the sizes of its windows."""
+    checkpoint = shutil.copytree(tiny_folder, tmp_path / "run" / "checkpoint-7")
+    settings = Settings(data="x.json", eval_data=files["V1"], learning_rate=1e-4, **SAVED)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"settings": settings.to_json()}), "utf-8")
+    (tmp_path / "run" / "latest").write_text("checkpoint-7\n", "utf-8")
+    return tmp_path / "run"
+
+
+def as_words(sizes: dict) -> list:
+    return [word for name, value in sizes.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "data", "sizes"),
+    [
+        ("run", [], "V1", SAVED),
+        ("run/checkpoint-7", [], "V1", SAVED),
+        ("run", ["--data", "V2", *as_words(OTHERS)], "V2", OTHERS),
+    ],
+    ids=["run", "checkpoint", "flags"],
+)
+def test_a_run_is_scored_as_it_was_trained_unless_flags_say_otherwise(
+    evaluate, run_folder, files, tmp_path, place, words, data, sizes
+):
+    done = evaluate("--ckpt", tmp_path / place, *(files.get(word, word) for word in words))
+    assert done.code == 0 and done.result["total"] == 4
+    assert done.result == evaluate("--data", files[data], *as_words(sizes)).result
+    assert done.result != evaluate("--data", files[data], "--max_seq_length", 20, "--doc_stride", 2).result
+
+
+def test_a_published_model_has_windows_of_384_or_of_its_positions(evaluate, files):
+    expected = evaluate("--data", files["V1"], "--max_seq_length", 70, "--doc_stride", 8).result
+    assert evaluate("--data", files["V1"]).result == expected != evaluate("--data", files["V1"], *SIZES).result
+
+
+@pytest.mark.parametrize(("path", "value"), [("settings", None), ("settings/max_seq_length", "wide"), ("", [])])
+def test_a_damaged_note_of_the_run_is_refused(evaluate, run_folder, path, value):
+    damage(run_folder / "checkpoint-7/trainer_state.json", path, value)
+    evaluate("--ckpt", run_folder).assert_refused("trainer_state" if path else "--data")
+
+
+def test_the_trainer_state_of_another_program_is_left_alone(evaluate, run_folder, files):
+    damage(run_folder / "checkpoint-7/trainer_state.json", "", {"epoch": 2.0, "global_step": 7})
+    evaluate("--ckpt", run_folder).assert_refused("--data")
+    assert evaluate("--ckpt", run_folder, "--data", files["V1"]).result == evaluate("--data", files["V1"]).result

@@ -1,0 +1,271 @@
+"""Damaged files of every kind that minibert reads: each is read, or refused with nothing but BadInput.
+
+One generator damages all of them. `FUZZ_EXAMPLES=10000 pytest tests/commands/test_fuzz.py` looks longer, each time at
+other examples.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import BertWordPieceTokenizer
+
+from minibert.commands.ask import parse
+from minibert.commands.evaluate import settings_of_run
+from minibert.evaluation.predictions import read_predictions
+from minibert.evaluation.scorer import score
+from minibert.model.config import config_json, load_config
+from minibert.model.weights import load_model
+from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
+from minibert.support.machine import choose_machine
+from minibert.text.squad import read_squad
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+from minibert.training.loop import Training
+from minibert.training.run import check_facts, resumed_settings
+from minibert.training.run_folder import find_checkpoint, read_scores, record_scores
+from minibert.training.settings import Settings
+from tests.builders import VOCABULARY, write_toy_squad
+from tests.commands.damage import put, sign, to_text
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))  # of each kind of file
+
+# --- the generator
+
+SCALARS = [None, True, False, 0, 1, -1, 2, 7, 2**31, 2**32 - 1, 2**63, 10**30, 10**400, 0.5, -1.5, 1e308, math.nan]
+SCALARS += [math.inf, "", " ", "a", "1871", "\ud83d", "\0", "\u202e", "../a", "/", "..", "a" * 300, "é", "7", "@deep"]
+PIECES = [b'"', b"{", b"[", b"]", b"}", b",", b":", b"\\", b"null", b"NaN", b"1e999", b"-1", b"0.5", b"\\ud83d", b"\0"]
+PIECES += [b"\xff", b"\xef\xbb\xbf", b"\r\n", b"\n", b" ", b"[" * 5000, b"9" * 4400, b"[PAD]", b"##", b"../", b""]
+TREES = st.recursive(
+    st.sampled_from(SCALARS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "", "7", "type"]), inner),
+    max_leaves=5,
+)
+
+
+def places(parent) -> list[tuple]:
+    """(container, key) of every value inside a JSON value."""
+    pairs = parent.items() if isinstance(parent, dict) else enumerate(parent) if isinstance(parent, list) else ()
+    return [place for key, child in pairs for place in ((parent, key), *places(child))]
+
+
+@st.composite
+def damaged(draw, raw: bytes, values: list) -> bytes:
+    """A file in which up to three values and then up to three bytes or pieces are replaced, removed, doubled or moved.
+
+    The values are those of its JSON, or of a safetensors file's JSON header. `values` are replacements that are more
+    to the point than random ones.
+    """
+    length = 8 + int.from_bytes(raw[:8], "little")
+    is_header = raw[8:9] == b"{" and length <= len(raw)
+    edits = draw(st.integers(0, 3))
+    with contextlib.suppress(ValueError):  # a file that is not JSON has no values
+        document = json.loads(raw[8:length] if is_header else raw)
+        for _ in range(edits):
+            found = places(document)
+            if not found:
+                break
+            parent, key = draw(st.sampled_from(found))
+            other, other_key = draw(st.sampled_from(found))
+            action = draw(st.integers(0, 6))
+            if action == 0:
+                del parent[key]
+            elif action == 1 and isinstance(parent, list):
+                parent.insert(0, copy.deepcopy(parent[key]))
+            elif action == 1:
+                parent[str(other_key)] = parent.pop(key)
+            elif action == 2:
+                parent[key] = copy.deepcopy(other[other_key])
+            else:
+                parent[key] = copy.deepcopy(draw(st.sampled_from(values) if values and action < 5 else TREES))
+        text = to_text(document).encode()
+        raw = len(text).to_bytes(8, "little") + text + raw[length:] if is_header else text
+    for _ in range(draw(st.integers(0, 3)) if edits == 0 or draw(st.booleans()) else 0):
+        at = draw(st.integers(0, length if is_header else len(raw)))
+        after = at + draw(st.sampled_from([0, 1, 1, 2, 9, len(raw)]))
+        raw = raw[:at] + draw(st.sampled_from(PIECES) | st.binary(min_size=1, max_size=2)) + raw[after:]
+    return raw
+
+
+# --- the files, and how each is read
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_folder) -> Iterator[SimpleNamespace]:
+    """A folder with one file of each kind, and the training run that its checkpoint is of."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(tiny_folder, folder / "model")
+    backend = BertWordPieceTokenizer({token: i for i, token in enumerate(VOCABULARY)})
+    (folder / "json").mkdir()
+    (folder / "json/tokenizer.json").write_text(backend.to_str(), "utf-8")
+    data = write_toy_squad(folder / "squad.json", 3, words=6, version_2=True)
+    (folder / "predictions.json").write_text('{"q0": "", "q1": "the clock", "q2": "wood"}', "utf-8")
+    (folder / "line.json").write_text('{"id": [1, {"k": "a"}], "question": "Who?", "context": "anna"}', "utf-8")
+
+    model, tokenizer, examples = load_model(folder / "model"), load_tokenizer(folder / "model"), read_squad(data)
+    windows, sizes = make_windows(examples, tokenizer, 24, 4), {"max_seq_length": 24, "doc_stride": 4, "epochs": 1}
+    chosen = Settings(data=str(data), output_dir=str(folder / "run"), batch_size=2, learning_rate=1e-4, **sizes)
+    machine, facts = choose_machine("cpu", "float32"), {"data_sha256": ["0"], "world_size": 1}
+    training = Training(model, tokenizer, (examples, windows), chosen, machine, None, facts)
+    (folder / "run").mkdir()
+    training.train()
+    training.scaler = torch.amp.GradScaler("cpu", enabled=True)  # as a run in float16 has one
+    training.save()
+    record_scores(folder / "run", 2, {"exact": 50.0, "f1": 60.0, "total": 3}, keep_last=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)  # hundreds of waits for the disk would show nothing
+        yield SimpleNamespace(folder=folder, training=training, examples=examples)
+
+
+def read_answers(world) -> None:
+    predictions = read_predictions(world.folder / "predictions.json")
+    assert all(0 <= value <= 100 for value in score(world.examples, predictions).values())
+
+
+def read_line(world) -> None:
+    record = parse((world.folder / "line.json").read_bytes().decode("utf-8", "replace"))
+    json.dumps({"id": record.get("id"), "score": 0.5}, ensure_ascii=False, allow_nan=False).encode()
+    if "error" in record:
+        raise BadInput("line.json", "", record["error"])
+    assert record["question"].strip() and isinstance(record["context"], str)
+
+
+def read_config(world) -> None:
+    config = load_config(world.folder / "model")
+    assert config.hidden_size % config.num_attention_heads == 0 < config.hidden_size
+    assert 0 <= config.pad_token_id < config.vocab_size and 0 <= config.hidden_dropout_prob < 1
+    json.dumps(config_json(config), allow_nan=False)
+
+
+def read_run(world) -> None:
+    """Find the checkpoint of a run, and continue from it."""
+    checkpoint, training = world.folder / "run/checkpoint-2", world.training
+    assert find_checkpoint(world.folder / "run") == checkpoint
+    settings_of_run(checkpoint)
+    assert isinstance(resumed_settings(checkpoint, {}), Settings)
+    check_facts(checkpoint, training.facts)
+    training.recent_loss = torch.zeros(())
+    training.resume(checkpoint)
+    at = training.position
+    assert all(type(value) is int and value >= 0 for value in (at.step, at.update, at.windows))
+    assert all(math.isfinite(value) for value in (at.loss_sum, at.recent_loss, at.seconds))
+    assert training.scaler.get_scale() > 0
+    for parameter in training.model.parameters():
+        moments = training.optimizer.state[parameter]
+        assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape
+        assert all(value.is_floating_point() and torch.isfinite(value).all() for value in moments.values())
+
+
+def read_best(world) -> None:
+    """Find the checkpoint that the pointers of a run name, and compare another F1 with its own."""
+    run, scores = world.folder / "run", {"exact": 50.0, "f1": 61.0, "total": 3}
+    assert find_folder(run) == run / "checkpoint-2"
+    json.dumps(read_scores(run / "checkpoint-2"), allow_nan=False)
+    record_scores(run, 2, scores, keep_last=2)
+    assert (run / "best").read_text("utf-8").strip() == "checkpoint-2"
+
+
+@dataclass
+class Kind:
+    """A kind of file: where it lies, how it is read, replacements for its values, and earlier finds.
+
+    A find is the whole file, or a path in its JSON with a value.
+    """
+
+    file: str
+    read: Callable
+    values: list = dataclasses.field(default_factory=list)
+    finds: list = dataclasses.field(default_factory=list)
+
+
+DTYPES = ["F16", "F64", "I32", "F8_E4M3", [4], [0, 4], [4, 4], [2**33, 2**33]]
+SAVED = [[1], {}, "float16", "compile", "format", {"scale": 0.0}]
+POINTERS = [b"..", b"/", b"a\0b", b"a" * 300, b"checkpoint-9", b"\xff"]
+KINDS = {
+    "squad": Kind("squad.json", lambda world: read_squad(world.folder / "squad.json", True), [{"text": "the"}]),
+    "predictions": Kind("predictions.json", read_answers, finds=[("q0", "\ud83d")]),
+    "line": Kind("line.json", read_line, finds=[("id", math.inf), ("id", "\ud83d"), ("id", "@deep")]),
+    "config": Kind("model/config.json", read_config, ["distilbert", "bert", "gelu"], [("hidden_size", 10**400)]),
+    "weights": Kind("model/model.safetensors", lambda world: load_model(world.folder / "model"), DTYPES, [b"\xff" * 9]),
+    "tokenizer": Kind(
+        "json/tokenizer.json",
+        lambda world: load_tokenizer(world.folder / "json").encode(
+            ["a clocks é 時計 b.", "[SEP] \U0001f600e\u0301 \0"]
+        ),
+        finds=[("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}), ("model/vocab/the", 2**32 - 1)],
+    ),
+    "state": Kind(
+        "run/checkpoint-2/trainer_state.json",
+        read_run,
+        SAVED,
+        [
+            ("settings/batch_size", 10**400),
+            ("settings/data", [7]),
+            ("settings/null_score_diff_threshold", -(10**400)),
+            ("position/step", -1),
+            ("position/recent_loss", 10**400),
+            ("scaler/scale", True),
+        ],
+    ),
+    "manifest": Kind("run/checkpoint-2/manifest.json", read_run, finds=[("\ud83d", {}), ("a\0", {}), ("", [])]),
+    "optimizer": Kind("run/checkpoint-2/optimizer.safetensors", read_run, DTYPES, [b"\x80\x04."]),
+    "log": Kind("run/metrics.jsonl", read_run, finds=[b"[]\n7\n{}\n" + b"[" * 5000, b'{"step": "1"}\n\xff']),
+    "scores": Kind("run/checkpoint-2/eval_results.json", read_best, finds=[("f1", True), ("f1", 10**400)]),
+    "best": Kind("run/best", read_best, finds=POINTERS),
+    "latest": Kind("run/latest", read_best, finds=POINTERS),
+}
+
+
+def attempt(world: SimpleNamespace, kind: Kind, raw: bytes) -> str:
+    """Read a file with this content in place of the good one: "read", or "refused" with a BadInput that says why."""
+    file, manifest = world.folder / kind.file, world.folder / "run/checkpoint-2/manifest.json"
+    good, former = file.read_bytes(), manifest.read_bytes()
+    file.write_bytes(raw)
+    if file.name in json.loads(former):
+        sign(file.parent)
+    try:
+        kind.read(world)
+    except BadInput as error:
+        assert error.what and "\n" not in str(error).strip()
+        return "refused"
+    finally:
+        file.write_bytes(good)
+        manifest.write_bytes(former)
+    return "read"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damage_is_read_or_refused(name, world):
+    kind, counts = KINDS[name], Counter()
+    good = (world.folder / kind.file).read_bytes()
+    assert attempt(world, kind, good) == "read"
+    for find in kind.finds:
+        attempt(world, kind, find if isinstance(find, bytes) else to_text(put(json.loads(good), *find)).encode())
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize="FUZZ_EXAMPLES" not in os.environ,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(damaged(good, kind.values))
+    def look(raw):
+        counts[attempt(world, kind, raw)] += 1
+
+    look()
+    can_be_refused = name not in ("log", "latest", "best")  # a run goes on without these
+    assert counts["read"] > 0 and bool(counts["refused"]) is can_be_refused, counts

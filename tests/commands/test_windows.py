@@ -1,0 +1,32 @@
+"""`minibert windows`: the picture of a question's windows, and the counts."""
+
+import json
+
+from minibert.text.squad import read_squad
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+
+
+def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts(command, vocab_folder, tmp_path):
+    context = "The clock tower in Basel was made of copper by Anna Weiss in 1871."
+    answers = [{"text": "copper", "answer_start": context.index("copper")}]
+    questions = [{"id": f"q{i}", "question": "What was it made of?", "answers": answers} for i in range(2)]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}), "utf-8")
+    words = ["--data", data, "--model", vocab_folder, "--max-seq-length", 16, "--doc_stride=4"]
+    done = command("windows", *words, "--show", 1)
+    counts = make_windows(read_squad(data), load_tokenizer(vocab_folder), 16, 4).counts
+    assert (done.code, done.err, done.result) == (0, "", counts)
+    assert (counts["questions"], counts["exact"]) == (2, 2) and counts["windows"] % 2 == 0
+    lines = done.out.splitlines()
+    assert sum(line.startswith("question q") for line in lines) == 1
+    assert sum(line.startswith("window ") for line in lines) == counts["windows"] // 2 > 1
+    marked = [line.split() for line in lines if line.endswith("<-- answer")]
+    assert marked and all(words[1:4] == ["copper", "37-43", "'copper'"] for words in marked)
+    assert "the label is [CLS]" in done.out  # a window without the answer
+    assert command("windows", *words).records == [counts]
+
+
+def test_the_largest_overlap_is_fine(command, vocab_folder, data):
+    done = command("windows", "--data", data, "--model", vocab_folder, "--doc_stride", 380)
+    assert done.code == 0 and done.result["questions"] == 25

@@ -1,0 +1,292 @@
+"""Damaged and hostile weight files: each is loaded, or refused in one line that names the file and the cause."""
+
+import json
+import os
+import pickle
+import shutil
+import struct
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from minibert.model.weight_files import save_tensors
+from minibert.model.weights import load_model
+from minibert.support.errors import BadInput
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WORD = "bert.embeddings.word_embeddings.weight"
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"  # (24, 24)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_folder) -> Path:
+    """A complete model folder, to be changed."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+# ---- ways to change a folder: each makes a function of the folder
+
+
+def raw(change):
+    """Change the bytes of the weights."""
+    return lambda folder: (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes()))
+
+
+def length(number: int):
+    """Another length of the header: the first 8 bytes."""
+    return raw(lambda content: struct.pack("<Q", number) + content[8:])
+
+
+def header(change):
+    """Another header: bytes, or a function that changes the dict or returns another dict or text."""
+
+    def changed(content: bytes) -> bytes:
+        end = 8 + int.from_bytes(content[:8], "little")
+        text = change
+        if callable(change):
+            entries = json.loads(content[8:end])
+            entries = change(entries) or entries
+            text = (entries if isinstance(entries, str) else json.dumps(entries)).encode()
+        return struct.pack("<Q", len(text)) + text + content[end:]
+
+    return raw(changed)
+
+
+def query(**changes):
+    """Another header entry of one tensor."""
+    return header(lambda entries: entries[QUERY].update(changes))
+
+
+def tensor(values, name: str = QUERY):
+    """Put a tensor into the well-formed file, or take it out (None)."""
+
+    def change(folder: Path) -> None:
+        state = load_file(folder / WEIGHTS) | {name: values}
+        save_file({name: tensor for name, tensor in state.items() if tensor is not None}, folder / WEIGHTS)
+
+    return change
+
+
+def filled(value: float, dtype: torch.dtype):
+    """Put one value among good ones."""
+    values = torch.ones(24, 24, dtype=dtype)
+    values[3, 4] = value
+    return tensor(values)
+
+
+def config(**changes):
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
+
+    return change
+
+
+def index(change=lambda folder, weight_map: None):
+    """Two shards and an index; `change` edits it or returns another text. The shards lie outside the folder too."""
+
+    def split(folder: Path) -> None:
+        state = load_file(folder / WEIGHTS)
+        (folder / WEIGHTS).unlink()
+        weight_map = {name: "a.safetensors" if name in (WORD, QUERY) else "b.safetensors" for name in state}
+        for shard in ("a.safetensors", "b.safetensors"):
+            save_file({name: state[name] for name in state if weight_map[name] == shard}, folder / shard)
+            shutil.copy(folder / shard, folder.parent / shard)
+        text = change(folder, weight_map) or json.dumps({"weight_map": weight_map})
+        (folder / INDEX).write_text(text, "utf-8")
+
+    return split
+
+
+def word_in(shard):
+    """An index that looks for one tensor in this file; {} stands for the folder above."""
+
+    def change(folder: Path, weight_map: dict) -> None:
+        weight_map[WORD] = shard.replace("{}", str(folder.parent)) if isinstance(shard, str) else shard
+
+    return index(change)
+
+
+def with_evil(folder: Path, weight_map: dict) -> None:
+    save_file(load_file(folder / "a.safetensors") | {"evil": torch.ones(2)}, folder / "a.safetensors")
+
+
+def twice(entries: dict) -> str:
+    return json.dumps(entries)[:-1] + f", {json.dumps(QUERY)}: {json.dumps(entries[QUERY])}}}"
+
+
+def shape_error(found) -> str:
+    return f"'{QUERY}': expected shape (24, 24) as in config.json, found {found}"
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
+INCOMPLETE, UNEXPECTED, ASIDE = "not a complete safetensors", "unexpected tensor", "expected a file beside the index"
+NORM, NORM_0 = "bert.encoder.layer.0.output.LayerNorm.", "encoder.layers.0.feed_forward_norm.weight"
+NAMES = ["../x", "bert.evil", "a\0b", "\u202eb\x1b[2J", "a\nb", "x" * 900, "distilbert.embeddings.LayerNorm.bias"]
+NAMES += [QUERY.replace("layer.1", "layer.2")]  # one layer too many
+SHARDS = ["../a.safetensors", "{}/a.safetensors", "{}/model/a.safetensors", "..", "a\0.safetensors", "a" * 5000]
+SHARDS += ["c.safetensors", 3, None, ["a.safetensors"]]
+# (how a folder is changed, the file that the message names, words in it)
+BROKEN = [
+    (raw(lambda content: b""), WEIGHTS, "0 bytes"),
+    (raw(lambda content: content[:7]), WEIGHTS, "7 bytes"),
+    (raw(lambda content: content[:200]), WEIGHTS, INCOMPLETE),
+    (raw(lambda content: content[:-1]), WEIGHTS, INCOMPLETE),
+    (raw(lambda content: content + b"\n"), WEIGHTS, INCOMPLETE),
+    (raw(lambda content: pickle.dumps([1.0] * 99)), WEIGHTS, INCOMPLETE),
+    (raw(lambda content: LFS), WEIGHTS, "git-LFS pointer"),
+    (raw(lambda content: b"<!DOCTYPE html>\n<html><body>404</body></html>"), WEIGHTS, "HTML"),
+    (raw(lambda content: b"PK\x03\x04" + content), WEIGHTS, "zip archive"),
+    *((length(number), WEIGHTS, INCOMPLETE) for number in (0, 10**5, 10**8 + 1, 2**63, 2**64 - 1)),
+    *((header(text), WEIGHTS, INCOMPLETE) for text in (b"{" + b"x" * 79, b"[]", b"{\xff}", b'{"a":' + b"[" * 100_000)),
+    (query(data_offsets=[0, 2304]), WEIGHTS, INCOMPLETE),
+    *((query(shape=shape), WEIGHTS, INCOMPLETE) for shape in ([2**33, 2**33], [-24, -24], [24.0, 24])),
+    *((query(dtype=dtype), WEIGHTS, INCOMPLETE) for dtype in ("F64", "F33")),
+    (header(lambda entries: entries.pop(QUERY) and None), WEIGHTS, INCOMPLETE),
+    (header(lambda entries: entries | {"__metadata__": {"format": 1}}), WEIGHTS, INCOMPLETE),
+    (header(twice), WEIGHTS, f"'{QUERY}': expected one tensor of this name in the header, found 2"),
+    *((tensor(torch.zeros(2), name), WEIGHTS, f"{name!r}: {UNEXPECTED}") for name in NAMES),
+    *((tensor(torch.zeros(shape)), WEIGHTS, shape_error(shape)) for shape in ((24, 23), (576,), (0, 24))),
+    (tensor(torch.ones(24, 24, dtype=torch.int32)), WEIGHTS, f"'{QUERY}': expected dtype"),
+    (tensor(torch.ones(24, 24).to(torch.float8_e4m3fn)), WEIGHTS, "found F8_E4M3"),
+    (filled(torch.nan, torch.float32), WEIGHTS, f"'{QUERY}': expected finite"),
+    (filled(-torch.inf, torch.float16), WEIGHTS, f"'{QUERY}': expected finite"),
+    (filled(1e300, torch.float64), WEIGHTS, f"'{QUERY}': expected finite"),  # becomes infinite as float32
+    (tensor(None), "", f"{QUERY}: tensor not found"),
+    (tensor(torch.zeros(24), NORM + "gamma"), WEIGHTS, f"expected one tensor for {NORM_0}"),
+    (tensor(torch.zeros(24, 24), QUERY.removeprefix("bert.")), WEIGHTS, "expected one tensor for encoder.layers.1.att"),
+    (config(hidden_size=60_000), WEIGHTS, "as in config.json"),
+    (config(vocab_size=9_999_999), WEIGHTS, "expected shape (9999999, 24)"),
+    (lambda folder: (folder / "config.json").unlink(), "config.json", "file not found"),
+    (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS, "file not found"),
+    *((word_in(shard), INDEX, ASIDE) for shard in SHARDS),
+    (word_in("b.safetensors"), "b.safetensors", f"'{WORD}': tensor not found"),
+    (index(with_evil), "a.safetensors", f"'evil': {UNEXPECTED}"),
+    (index(lambda folder, found: (folder / "a.safetensors").write_bytes(b"1") and None), "a.safetensors", "1 bytes"),
+    *(
+        (index(lambda *_, text=text: text), INDEX, "weight_map: expected")
+        for text in ("[1]", "{}", '{"weight_map": {}}')
+    ),
+    (index(lambda *_: "[" * 100_000), INDEX, "nested too deeply"),
+]
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BadInput) as raised:
+        load_model(folder)
+    assert str(raised.value).isprintable()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("change, file, words", BROKEN)
+def test_a_broken_folder_is_refused_in_one_line_that_names_the_file_and_the_cause(folder, change, file, words):
+    change(folder)
+    message = refusal(folder)
+    assert message.startswith(f"{folder / file}: ") and words in message
+
+
+def linked(folder: Path) -> None:
+    """As in the hub's cache."""
+    (folder / WEIGHTS).rename(folder.parent / "blob")
+    (folder / WEIGHTS).symlink_to(folder.parent / "blob")
+
+
+def begins_as_html(folder: Path) -> None:
+    """The length of the header is the first byte: 60 is "<"."""
+    header(lambda entries: json.dumps(entries) + " " * ((60 - len(json.dumps(entries))) % 256))(folder)
+    assert (folder / WEIGHTS).read_bytes()[:1] == b"<"
+
+
+UNUSUAL = {
+    "nothing": lambda folder: None,
+    "shards": index(),
+    "a tensor that the index does not list": index(lambda folder, found: found.pop(WORD) and None),
+    "no metadata": header(lambda entries: entries.pop("__metadata__") and None),
+    "metadata": header(lambda entries: entries | {"__metadata__": {"format": "pt", "title": "<script>"}}),
+    "the first byte of HTML": begins_as_html,
+    "a link": linked,
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_folder_is_loaded(folder, tiny_folder, name):
+    UNUSUAL[name](folder)
+    model, expected = load_model(folder), load_model(tiny_folder).state_dict()
+    assert not model.new_parameters
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "checkpoint.pth", "model.ckpt", "tf_model.h5"])
+def test_a_pickle_is_never_opened(folder, name, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
+
+    (folder / name).write_bytes(pickle.dumps(Payload()))
+    pickle.loads((folder / name).read_bytes())  # the payload works
+    (tmp_path / "touched").unlink()
+    (folder / WEIGHTS).unlink()
+    assert refusal(folder).startswith(f"{folder / WEIGHTS}: file not found; {name} is never opened")
+    assert not (tmp_path / "touched").exists()
+
+
+def empty_tensors(numbers):
+    entry = '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'
+    text = "{" + ",".join(f'"t{number}":{entry}' for number in numbers) + "}"
+    return raw(lambda content: struct.pack("<Q", len(text)) + text.encode())
+
+
+HOSTILE = {
+    "a large model": config(hidden_size=60_000, num_attention_heads=100, num_hidden_layers=1000),
+    "a deep model": config(num_hidden_layers=1000),
+    "a wide model": config(hidden_size=65_536, vocab_size=10**7, intermediate_size=10**6, num_attention_heads=1),
+    "a header of 100 MB": raw(lambda content: struct.pack("<Q", 10**8) + b"{" + b" " * (10**8 - 2) + b"}"),
+    "50,000 tensors": empty_tensors([*range(50_000)]),
+    "the last of 15,000 tensors twice": empty_tensors([*range(15_000), 14_999]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_sizes_are_refused_in_bounded_time_and_memory(folder, name):
+    resource = pytest.importorskip("resource")
+    HOSTILE[name](folder)
+    begin, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refusal(folder)
+    assert time.process_time() - begin < 10  # a search through all names for each name would take minutes
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024 < 500 * 2**20
+
+
+PLACES = [*("a.safetensors", "b.safetensors") * 4, "../a.safetensors", "config.json", "", ".", "/", 3, None, {}, []]
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(changes=st.dictionaries(st.sampled_from([WORD, QUERY, "evil"]), st.sampled_from(PLACES), max_size=2))
+def test_any_index_is_loaded_or_refused(tmp_path, tiny_folder, changes):
+    """`tests/commands/test_fuzz.py` damages the other files of a model."""
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    index(lambda _, found: found.update(changes))(shutil.copytree(tiny_folder, folder))
+    try:
+        load_model(folder)
+    except BadInput as error:
+        assert error.what and str(error).isprintable()
+    else:
+        assert all(shard in ("a.safetensors", "b.safetensors") for shard in changes.values())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_saved_file_has_the_permissions_of_any_new_file_and_says_that_it_is_torchs(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_tensors({"a": torch.ones(2)}, tmp_path / WEIGHTS)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / WEIGHTS).stat().st_mode & 0o777 == mode
+    assert b'"__metadata__":{"format":"pt"}' in (tmp_path / WEIGHTS).read_bytes()

@@ -1,0 +1,28 @@
+"""`BadInput` is one line of file, place and fault, with and without some of them."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from minibert.support.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        (("a.json", "data[3]", "is empty"), "a.json: data[3]: is empty"),
+        ((Path("a.json"), "", "is empty"), "a.json: is empty"),
+        (("", "", "is empty"), "is empty"),
+    ],
+)
+def test_the_line_joins_what_is_given(parts, line):
+    error = BadInput(*parts)
+    assert str(error) == line
+    assert (error.file, error.where, error.what) == (str(parts[0]), *parts[1:])
+
+
+def test_the_error_survives_pickling():
+    """Another process, as in multiprocessing, returns errors pickled."""
+    error = pickle.loads(pickle.dumps(BadInput("a.json", "line 2", "is empty")))
+    assert isinstance(error, BadInput) and str(error) == "a.json: line 2: is empty" and error.where == "line 2"

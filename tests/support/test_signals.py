@@ -1,0 +1,225 @@
+"""Every way in which a command can end: exit code, last line, and what a signal does in between."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from minibert.support.errors import BadInput
+from minibert.support.signals import Stopped, StopSignals, complain, run_command, tell
+from tests.builders import ROOT
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+CODES = {TERM: 143, INT: 130}
+LAST_LINES = {TERM: "error: stopped by SIGTERM\n", INT: "error: stopped by Ctrl-C\n"}
+
+
+class Exited(BaseException):
+    """Stands for os._exit, which would end the tests."""
+
+
+@pytest.fixture
+def exits(monkeypatch) -> None:
+    def leave(code: int) -> None:
+        raise Exited(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+
+def raising(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def ended(main):
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    return end.value.code
+
+
+# --- a command ---
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (BadInput("a.json", "", "is empty"), 2, "error: a.json: is empty\n"),
+        (OSError("disk full"), 1, "error: disk full\n"),
+        (FloatingPointError("diverged"), 1, "error: diverged\n"),
+        (MemoryError(), 1, "error: MemoryError\n"),
+        (KeyboardInterrupt(), 130, LAST_LINES[INT]),
+        (SystemExit(2), 2, ""),  # argparse has said why
+    ],
+)
+def test_an_expected_error_gives_one_line_and_its_exit_code(capsys, error, code, line):
+    assert ended(raising(error)) == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_command_without_an_error_ends_with_0(capsys):
+    assert ended(lambda: print("fine")) == 0
+    assert capsys.readouterr() == ("fine\n", "")
+
+
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_ends_a_command_with_its_code(capsys, number):
+    assert ended(lambda: signal.raise_signal(number)) == CODES[number]
+    assert capsys.readouterr().err == LAST_LINES[number]
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("other", [ValueError("no shape"), BadInput("weights", "", "cannot be read")])
+def test_the_exit_code_survives_when_a_c_extension_replaces_stopped(capsys, number, other):
+    def main() -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise other from None
+
+    assert ended(main) == CODES[number]
+    assert capsys.readouterr().err == LAST_LINES[number]
+
+
+def test_stopped_is_a_keyboard_interrupt_and_not_an_exception():
+    with pytest.raises(KeyboardInterrupt) as stop, contextlib.suppress(Exception):
+        raise Stopped(TERM)
+    assert stop.value.signal_number == TERM and str(stop.value) == "SIGTERM"
+
+
+def test_a_signal_of_an_earlier_command_is_forgotten():
+    Stopped(TERM)
+    assert ended(lambda: None) == 0
+    Stopped(TERM)
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
+def test_a_second_signal_ends_a_command_at_once(exits, first, second):
+    def main() -> None:
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(second)
+
+    with pytest.raises(Exited) as end:
+        run_command(main)
+    assert end.value.args == (CODES[second],)
+
+
+def test_a_signal_does_not_interrupt_the_last_line(capsys):
+    assert complain("done for", 1) == 1
+    for number in CODES:
+        signal.raise_signal(number)
+    assert capsys.readouterr().err == "error: done for\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows reports a closed pipe as another error")
+def test_a_closed_pipe_ends_a_command_quietly():
+    command = "from minibert.support.signals import run_command; run_command(lambda: print('few bytes'))"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    child = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, env=buffered, stdout=-1, stderr=-1)
+    child.stdout.close()
+    assert (child.wait(60), child.stderr.read()) == (1, b"")
+    child.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a\nb\t c", "error: a b c\n"),
+        ("\x1b[31mred\x00", "error: \\x1b[31mred\\x00\n"),
+        ("right\u202eleft", "error: right\\u202eleft\n"),
+        ("caf\u00e9 \u65e5\u672c", "error: caf\u00e9 \u65e5\u672c\n"),
+    ],
+)
+def test_the_error_line_is_one_line_without_control_characters(capsys, message, line):
+    complain(message, 1)
+    assert capsys.readouterr().err == line
+
+
+def test_a_line_is_written_in_one_call(monkeypatch):
+    written: list[str] = []
+    monkeypatch.setattr(sys.stderr, "write", written.append)
+    tell("one line")
+    assert written == ["one line\n"]
+
+
+# --- a loop that ends its step first ---
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_loop_sees_a_signal_and_continues(capsys, number):
+    with StopSignals() as signals:
+        assert signals.received == 0
+        signal.raise_signal(number)
+        assert signals.received == number
+    assert capsys.readouterr().err.startswith(f"{number.name}: stopping after this step")
+
+
+def test_the_former_handlers_are_restored():
+    def mine(number, frame):
+        pass
+
+    former = signal.signal(TERM, mine), signal.getsignal(INT)
+    with StopSignals() as signals:
+        assert signal.getsignal(TERM) != mine
+    assert (signal.getsignal(TERM), signal.getsignal(INT)) == (mine, former[1])
+    with StopSignals() as signals:
+        signals.former[TERM] = None  # as Python reports a handler that C code has set
+    assert signal.getsignal(TERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
+def test_a_second_signal_ends_a_loop_at_once(exits, first, second):
+    with pytest.raises(Exited) as end, StopSignals():
+        signal.raise_signal(first)
+        signal.raise_signal(second)
+    assert end.value.args == (CODES[second],)
+
+
+def test_work_that_is_safe_to_abandon_stops_at_once():
+    with StopSignals() as signals:
+        with pytest.raises(Stopped), signals.raising():
+            signal.raise_signal(TERM)
+        with pytest.raises(Stopped), signals.raising():
+            pytest.fail("work began although a signal had arrived before")
+    with StopSignals() as signals:
+        with signals.raising():
+            pass
+        signal.raise_signal(TERM)  # after the inner block, recorded again
+        assert signals.received == TERM
+
+
+def test_a_thread_that_is_not_the_main_one_runs_without_handlers(capsys):
+    """There Python allows no signal handlers; a server may train or evaluate in such a thread."""
+    before = signal.getsignal(TERM), signal.getsignal(INT)
+    codes: list = []
+
+    def main() -> None:
+        with StopSignals() as signals, signals.raising():
+            raise BadInput("a.json", "", "is empty")
+
+    def work() -> None:
+        try:
+            run_command(main)
+        except SystemExit as end:
+            codes.append(end.code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert codes == [2] and capsys.readouterr().err == "error: a.json: is empty\n"
+    assert (signal.getsignal(TERM), signal.getsignal(INT)) == before

@@ -1,0 +1,254 @@
+"""Commands that run in forked processes, with a fault (a signal, an error, a full disk) in a certain call.
+
+They are forked from one process that has imported torch, so that a hundred of them cost little. Unix only.
+"""
+
+import contextlib
+import functools
+import gc
+import hashlib
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.support.files import read_pointer
+from minibert.support.signals import run_command
+from minibert.training.run_folder import checkpoints, read_scores
+from tests.builders import ROOT, tiny_config, write_toy_squad
+
+FLAGS = "--max_seq_length 64 --doc_stride 16 --dtype float32 --device cpu --batch_size 4".split()
+FLAGS += "--gradient_accumulation_steps 2 --epochs 3 --learning_rate 1e-3 --seed 5 --save_steps 1".split()
+STEPS_PER_EPOCH, STEPS = 4, 12  # of the run that `job` describes
+OPTIMIZER = "optimizer.safetensors"
+
+
+def serve() -> None:
+    """Fork a process for each order on stdin, and answer with its id; or wait for one, and answer how it ended."""
+    for name in ("commands.train", "commands.evaluate", "evaluation.evaluate"):
+        importlib.import_module(f"minibert.{name}")
+    with torch.device("meta"):
+        BertForQuestionAnswering(tiny_config())  # for which torch imports some 800 more modules
+    gc.freeze()  # otherwise the garbage collector of every child copies all of this memory
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            print(wait(**order), flush=True)
+        else:
+            process = os.fork()
+            if process == 0:
+                return become(**order)
+            print(process, flush=True)
+
+
+def wait(wait: int, seconds: float) -> str:
+    """A child's `Popen.returncode` as JSON; a child that does not end in time is killed, and the answer is null."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(wait, os.WNOHANG)
+        if ended:
+            return json.dumps(os.waitstatus_to_exitcode(status))
+        time.sleep(0.002)
+    os.kill(wait, signal.SIGKILL)
+    os.waitpid(wait, 0)
+    return "null"
+
+
+def become(script: str, words: list[str], out: str, err: str, env: dict, fault: dict | None) -> None:
+    """In the child: run one of the commands, with a fault in a certain call."""
+    for number, path in enumerate((os.devnull, out, err)):
+        os.dup2(os.open(path, os.O_WRONLY if number else os.O_RDONLY), number)
+    os.environ.update(env)
+    main = sys.modules[f"minibert.commands.{script}"].main
+    if fault:
+        arm(**fault)
+
+    def announced() -> None:
+        print("started", flush=True)
+        main(words)
+
+    try:
+        run_command(announced)
+    except SystemExit as ended:
+        sys.stdout.flush()
+        os._exit(ended.code)  # because the shutdown of 2,000 modules takes longer than the run
+
+
+def arm(at: str, call: int, signals: list[int] = (), error: str = "", limit: int | None = None) -> None:
+    """Let call number `call` of the function `at` come with signals, an error or a limit on the size of files."""
+    module, _, name = at.rpartition(".")
+    owner, calls = importlib.import_module(module), 0
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def faulty(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            if error:
+                raise RuntimeError(error)
+            # Blocked while they are sent, several signals arrive at the same moment.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            for number in signals:
+                os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        return function(*arguments, **options)
+
+    setattr(owner, name, faulty)
+
+
+class Process:
+    """A running command. Its output comes through FIFOs, to which a limit on the size of files does not apply."""
+
+    def __init__(self, server: "Forks", folder: Path, script: str, words: list, env: dict, fault: dict | None):
+        self.server, self.texts = server, [b"", b""]
+        paths = [folder / "out", folder / "err"]
+        for path in paths:
+            os.mkfifo(path)
+        # Open for both, so that neither side waits for the other.
+        self.pipes = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths]
+        out, err = map(str, paths)
+        order = {"script": script, "words": list(map(str, words)), "out": out, "err": err, "env": env, "fault": fault}
+        self.id = server.ask(order)
+
+    def read(self) -> tuple[str, str]:
+        """All that it has printed so far: stdout and stderr."""
+        for number, pipe in enumerate(self.pipes):
+            with contextlib.suppress(BlockingIOError):
+                while block := os.read(pipe, 1 << 16):
+                    self.texts[number] += block
+        return tuple(text.decode("utf-8") for text in self.texts)
+
+    def kill(self, number: int) -> None:
+        os.kill(self.id, number)  # until it is waited for, the id belongs to no other process
+
+    def wait(self, seconds: float = 60) -> int | None:
+        code = self.server.ask({"wait": self.id, "seconds": seconds})
+        self.out, self.err = self.read()
+        for pipe in self.pipes:
+            os.close(pipe)
+        return code
+
+
+class Forks:
+    """The process that forks, and how to give it orders."""
+
+    def __init__(self):
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.forks"], env=env, text=True, cwd=ROOT, **pipes
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def ask(self, order: dict) -> int | None:
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@functools.cache
+def fork_server() -> Forks:
+    return Forks()  # one for all test files; it ends with its stdin
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    """Start a command: start("train", words, fault={"at": .., "call": .., ..}) -> Process."""
+
+    def call(script: str, words: list, env: dict | None = None, fault: dict | None = None) -> Process:
+        return Process(fork_server(), tmp_path_factory.mktemp("pipes"), script, words, env or {}, fault)
+
+    return call
+
+
+@pytest.fixture
+def train(start):
+    """Run train.py to its end."""
+
+    def call(*words, **options) -> Process:
+        process = start("train", words, **options)
+        process.code = process.wait()
+        return process
+
+    return call
+
+
+def wait_for(is_so, process: Process, seconds: float = 60):
+    """What `is_so` returns, once it is true; fails if the process is silent for too long."""
+    deadline = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, process.read()
+        time.sleep(0.001)
+    return found
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory, tiny_folder) -> list:
+    """Flags of a run of 12 steps with dropout, accumulation 2, a save after each step and 4 evaluations."""
+    folder = tmp_path_factory.mktemp("job")
+    data, eval_data = write_toy_squad(folder / "toy.json", 30), write_toy_squad(folder / "eval.json", 11, seed=1)
+    return ["--data", data, "--eval_data", eval_data, "--model", tiny_folder, *FLAGS]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, job) -> dict:
+    """How the run ends that nothing interrupts, and the seconds it takes."""
+    folder = tmp_path_factory.mktemp("whole")
+    fork_server()
+    begin = time.perf_counter()
+    process = Process(fork_server(), folder, "train", [*job, "--output_dir", folder / "run"], {}, None)
+    assert process.wait() == 0, process.err
+    assert (folder / "run" / f"checkpoint-{STEPS}").is_dir() and not (
+        folder / "run" / f"checkpoint-{STEPS + 1}"
+    ).exists()
+    return {"outcome": outcome(folder / "run"), "seconds": time.perf_counter() - begin}
+
+
+def outcome(run: Path) -> dict:
+    """All that two runs must have in common."""
+    last = checkpoints(run)[-1]
+    return {
+        "sha256": [hashlib.sha256((last / name).read_bytes()).hexdigest() for name in ("model.safetensors", OPTIMIZER)],
+        "metrics": [without_speed(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()],
+        "pointers": [read_pointer(run / name) for name in ("best", "latest")],
+        "checkpoints": [path.name for path in checkpoints(run)],
+        "scores": [read_scores(path) for path in checkpoints(run)],
+        "left over": leftovers(run),
+    }
+
+
+def without_speed(line: str) -> dict:
+    return {key: value for key, value in json.loads(line).items() if key != "windows_per_second"}
+
+
+def leftovers(run: Path) -> list[str]:
+    return sorted(path.name for path in run.rglob(".tmp-*"))
+
+
+def assert_one_line(process: Process, code: int, *said: str) -> None:
+    """It ended with this code and one line on stderr that says all of this."""
+    assert process.code == code, process.err
+    assert process.err.startswith("error: ") and process.err.count("\n") == 1, process.err
+    assert all(words in process.err for words in said), process.err
+
+
+def at_step(step: int, *signals: int) -> dict:
+    """A fault: these signals arrive at the beginning of a step."""
+    return {"at": "minibert.training.loop.update", "call": step, "signals": signals}
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,130 @@
+"""Checkpoints and the run folder: complete, verified, and never without a good one."""
+
+import json
+
+import pytest
+import torch
+
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.weights import load_model
+from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
+from minibert.training.checkpoint import load_optimizer, save_checkpoint
+from minibert.training.run_folder import (
+    check_fresh,
+    checkpoints,
+    claimed,
+    find_checkpoint,
+    read_state,
+    record_scores,
+    verify,
+)
+from minibert.training.step import make_optimizer
+from tests.builders import draw_weights, tiny_config
+
+
+@pytest.fixture
+def parts(tokenizer):
+    """A model with an optimizer that has taken a step."""
+    model = draw_weights(BertForQuestionAnswering(tiny_config()))
+    optimizer = make_optimizer(model, 1e-3, 0.01)
+    torch.stack(model(torch.randint(5, 50, (2, 9)))).square().sum().backward()
+    optimizer.step()
+    return model, tokenizer, optimizer
+
+
+def save(run, step, parts, f1=None):
+    checkpoint = save_checkpoint(run, step, *parts, {"position": {"step": step}}, 2)
+    if f1 is not None:
+        record_scores(run, step, {"f1": f1}, keep_last=2)
+    return checkpoint
+
+
+def test_a_checkpoint_is_a_model_folder_with_its_optimizer(tmp_path, parts):
+    model, _, optimizer = parts
+    checkpoint = save(tmp_path, 3, parts)
+    loaded = load_model(checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))
+    again = make_optimizer(loaded, 1e-3, 0.01)
+    load_optimizer(checkpoint, loaded, again)
+    for a, b in zip(model.parameters(), loaded.parameters()):
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[a][key], again.state[b][key])
+
+
+def test_the_newest_are_kept_and_the_best(tmp_path, parts):
+    for step, f1 in enumerate((20.0, 50.0, 40.0, 50.0, 30.0), start=1):
+        save(tmp_path, step, parts, f1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
+    assert find_folder(tmp_path).name == "checkpoint-2"  # to ask and evaluate: the best
+    assert find_checkpoint(tmp_path).name == "checkpoint-5"  # to resume: the latest
+
+
+def test_without_a_best_the_latest_is_used(tmp_path, parts):
+    save(tmp_path, 9, parts)
+    save(tmp_path, 10, parts)
+    assert find_folder(tmp_path).name == "checkpoint-10"
+
+
+def test_one_flipped_bit_in_any_file_is_found_and_an_older_checkpoint_used(tmp_path, parts, capsys):
+    save(tmp_path, 1, parts)
+    newest = save(tmp_path, 2, parts)
+    names = sorted(file.name for file in newest.iterdir())
+    assert {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json", "vocab.txt"} < set(names)
+    for name in names:
+        original = (newest / name).read_bytes()
+        flipped = bytearray(original)
+        flipped[len(flipped) // 2] ^= 4
+        (newest / name).write_bytes(flipped)
+        assert verify(newest), name
+        assert find_checkpoint(tmp_path).name == "checkpoint-1"
+        assert "warning" in capsys.readouterr().err
+        with pytest.raises(BadInput):
+            find_checkpoint(newest)
+        (newest / name).write_bytes(original)
+    assert verify(newest) is None
+    (newest / "optimizer.safetensors").unlink()
+    assert find_checkpoint(tmp_path).name == "checkpoint-1"
+
+
+def test_a_half_written_folder_is_not_a_checkpoint(tmp_path, parts):
+    save(tmp_path, 1, parts)
+    (tmp_path / ".tmp-checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-3").mkdir()
+    assert find_checkpoint(tmp_path).name == "checkpoint-1"
+    with claimed(tmp_path):
+        assert not (tmp_path / ".tmp-checkpoint-2").exists()  # swept
+
+
+def test_a_failed_save_leaves_the_old_checkpoints_alone(tmp_path, parts, monkeypatch):
+    save(tmp_path, 1, parts)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minibert.training.checkpoint.save_tensors", full)
+    with pytest.raises(OSError, match="are untouched"):
+        save(tmp_path, 2, parts)
+    assert find_checkpoint(tmp_path).name == "checkpoint-1"
+
+
+@pytest.mark.parametrize("missing", ["position", "scaler", "settings"])
+def test_no_part_of_the_state_is_ever_guessed(tmp_path, missing):
+    state = {"position": {}, "scaler": {}, "settings": {}}
+    del state[missing]
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state), "utf-8")
+    with pytest.raises(BadInput, match=missing):
+        read_state(tmp_path, "position", "scaler", "settings")
+
+
+def test_a_claimed_folder_that_stays_empty_is_removed_again(tmp_path):
+    with pytest.raises(BadInput), claimed(tmp_path / "runs/new"):
+        raise BadInput("data", "", "is bad")
+    assert not (tmp_path / "runs/new").exists()
+    with claimed(tmp_path / "runs/new"):
+        (tmp_path / "runs/new/file").write_text("text")
+        with pytest.raises(BadInput, match="another run is writing"), claimed(tmp_path / "runs/new"):
+            pass
+    assert (tmp_path / "runs/new/file").is_file()
+    with pytest.raises(BadInput, match="is not empty"):
+        check_fresh(tmp_path / "runs/new", overwrite=False)

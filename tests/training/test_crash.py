@@ -1,0 +1,447 @@
+"""Runs that are killed, lose power or fill the disk: the last good checkpoint loads, and a resumed run ends like one
+that nothing interrupted."""
+
+import collections
+import contextlib
+import errno
+import functools
+import importlib
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("resource", reason="faults are injected into forked processes, which Windows lacks")
+
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.weights import load_model
+from minibert.support.errors import BadInput
+from minibert.support.files import read_pointer, run_lock
+from minibert.support.hub import find_folder
+from minibert.training.checkpoint import load_optimizer, save_checkpoint
+from minibert.training.run_folder import (
+    checkpoints,
+    claimed,
+    find_checkpoint,
+    read_scores,
+    read_state,
+    record_scores,
+    verify,
+)
+from minibert.training.step import make_optimizer
+from tests.builders import draw_weights, tiny_config
+from tests.training.forks import (
+    OPTIMIZER,
+    STEPS,
+    STEPS_PER_EPOCH,
+    assert_one_line,
+    at_step,
+    leftovers,
+    outcome,
+    wait_for,
+)
+
+# --- a fault at every point of a save ---------------------------------------------------------------------------------
+
+
+class Unplugged(BaseException):
+    """The power is gone: no `except OSError` sees it."""
+
+
+class Disk:
+    """Within a `with` block every call that changes the disk is counted, and call number `fails_at` fails.
+
+    A write fails half-way. A full disk (`OSError`) works on for what follows; after `Unplugged` nothing works any more,
+    and what was not flushed is lost.
+    """
+
+    CALLS = (
+        (os, "fsync replace unlink rmdir"),
+        (Path, "mkdir rename unlink chmod write_text write_bytes"),
+        (importlib.import_module("minibert.model.weight_files"), "save_file"),
+    )
+
+    def __init__(self, run: Path, fails_at: int = 0, error: BaseException | None = None):
+        self.run, self.fails_at, self.error, self.count, self.names = run, fails_at, error, 0, []
+
+    def __enter__(self) -> "Disk":
+        self.safe = {path.stat().st_ino for path in self.run.rglob("*")}
+        self.patch = pytest.MonkeyPatch()
+        for owner, names in self.CALLS:
+            for name in names.split():
+                self.patch.setattr(owner, name, self.counted(name, getattr(owner, name)))
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.patch.undo()
+        if isinstance(self.error, Unplugged) and self.count >= self.fails_at:
+            for path in self.run.rglob("*"):
+                if path.is_file() and path.stat().st_ino not in self.safe:
+                    os.truncate(path, 0)
+
+    def counted(self, name: str, function):
+        def call(*arguments, **options):
+            self.count += 1
+            self.names.append(name)
+            is_dead = isinstance(self.error, Unplugged) and self.count > self.fails_at
+            if self.count == self.fails_at or is_dead:
+                if not is_dead and name.startswith("write"):
+                    function(arguments[0], arguments[1][: len(arguments[1]) // 2], *arguments[2:], **options)
+                if not is_dead and name == "save_file":
+                    function(*arguments, **options)
+                    os.truncate(arguments[1], os.path.getsize(arguments[1]) // 2)
+                raise self.error
+            if name == "fsync":  # waiting for a real disk would prove nothing here
+                return self.safe.add(os.fstat(arguments[0]).st_ino)
+            return function(*arguments, **options)
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def parts(tokenizer):
+    """A model with an optimizer that has taken a step."""
+    model = draw_weights(BertForQuestionAnswering(tiny_config()))
+    optimizer = make_optimizer(model, 1e-3, 0.01)
+    torch.stack(model(torch.randint(5, 50, (2, 9)))).square().sum().backward()
+    optimizer.step()
+    return model, tokenizer, optimizer
+
+
+def save(run: Path, step: int, parts, marker: float | None = None, f1: float | None = None) -> None:
+    """A save whose weights and state hold a marker, by default the step."""
+    marker = float(marker or step)
+    with torch.no_grad():
+        parts[0].span_head.bias.fill_(marker)
+    save_checkpoint(run, step, *parts, {"position": {"step": step}, "marker": marker}, 2)
+    if f1 is not None:
+        record_scores(run, step, {"f1": f1}, keep_last=2)
+
+
+def content(checkpoint: Path) -> float:
+    """The marker of a checkpoint, once all of it has been read."""
+    assert verify(checkpoint) is None
+    model = load_model(checkpoint)
+    load_optimizer(checkpoint, model, make_optimizer(model, 1e-3, 0.01))
+    marker = read_state(checkpoint, "position", "marker")["marker"]
+    assert model.span_head.bias.tolist() == [marker, marker]
+    return marker
+
+
+ERRORS = {"full": lambda: OSError(errno.ENOSPC, "No space left on device"), "unplugged": Unplugged}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_fault_anywhere_in_a_save_costs_at_most_that_save(tmp_path, parts, kind):
+    before = tmp_path / "before"
+    with Disk(before):
+        for step, f1 in ((1, 50.0), (2, 20.0), (3, 30.0)):
+            save(before, step, parts, f1=f1)
+    assert [path.name for path in checkpoints(before)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    fails_at, names = 0, collections.Counter()
+    while True:
+        fails_at += 1
+        run = tmp_path / f"run-{fails_at}"
+        shutil.copytree(before, run)
+        is_saved = False
+        with Disk(run, fails_at, ERRORS[kind]()) as disk, contextlib.suppress(OSError, Unplugged):
+            save(run, 4, parts)
+            is_saved = True
+            record_scores(run, 4, {"f1": 60.0}, keep_last=2)
+        if disk.count < fails_at:
+            break
+        names[disk.names[fails_at - 1]] += 1
+        where = f"{kind} at call {fails_at}, {disk.names[fails_at - 1]}"
+        assert content(find_checkpoint(run)) in ([4.0] if is_saved else [3.0, 4.0]), where
+        assert content(find_folder(run)) in (1.0, 4.0), where  # the best
+        if kind == "full":
+            left = [name for name in leftovers(run) if disk.names[fails_at - 1] not in ("unlink", "rmdir")]
+            assert left == [], where
+        with Disk(run), claimed(run):  # as a resumed run does: it evaluates what has no scores
+            newest = find_checkpoint(run)
+            if newest.name == "checkpoint-4" and not read_scores(newest):
+                record_scores(run, 4, {"f1": 60.0}, keep_last=2)
+            best = "checkpoint-4" if newest.name == "checkpoint-4" else "checkpoint-1"
+            assert read_pointer(run / "best") == best, where
+            save(run, 5, parts)
+        assert content(find_checkpoint(run)) == 5.0 and leftovers(run) == [], where
+        shutil.rmtree(run)
+    assert fails_at > 40 and set(names) > {"fsync", "rename", "replace", "unlink", "rmdir", "save_file", "write_text"}
+    assert content(find_folder(run)) == 4.0 and leftovers(run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_fault_while_a_step_is_saved_again_leaves_a_run_that_loads(tmp_path, parts, kind):
+    """A run that was resumed at step 2 comes by step 3 for the second time; it has not been evaluated yet."""
+    before = tmp_path / "before"
+    with Disk(before):
+        save(before, 2, parts)
+        save(before, 3, parts)
+    fails_at = 0
+    while True:
+        fails_at += 1
+        run = tmp_path / f"run-{fails_at}"
+        shutil.copytree(before, run)
+        with Disk(run, fails_at, ERRORS[kind]()) as disk, contextlib.suppress(OSError, Unplugged):
+            save(run, 3, parts, marker=3.5)
+        if disk.count < fails_at:
+            break
+        where = f"{kind} at call {fails_at}, {disk.names[fails_at - 1]}"
+        # Between its two renames there is no step 3; the one that the run was resumed from is always there.
+        assert content(find_checkpoint(run)) in (2.0, 3.0, 3.5), where
+        assert (find_folder(run) / "model.safetensors").is_file(), where
+        assert content(find_folder(run)) in (2.0, 3.0, 3.5), where
+        with Disk(run), claimed(run):
+            save(run, 4, parts)
+        assert content(find_checkpoint(run)) == 4.0 and leftovers(run) == [], where
+        shutil.rmtree(run)
+    assert fails_at > 30 and content(find_checkpoint(run)) == 3.5
+
+
+def test_what_is_saved_after_going_back_is_not_pruned(tmp_path, parts):
+    """The newest two are damaged, the run resumes at the best: its first save must outlive its own pruning."""
+    for step, f1 in ((1, 50.0), (8, 20.0), (9, 30.0)):
+        save(tmp_path, step, parts, f1=f1)
+    for step in (8, 9):
+        (tmp_path / f"checkpoint-{step}" / "config.json").unlink()
+    assert content(find_checkpoint(tmp_path)) == 1.0
+    save(tmp_path, 2, parts)
+    assert content(find_checkpoint(tmp_path)) == 2.0
+    assert content(tmp_path / read_pointer(tmp_path / "latest")) == 2.0
+
+
+# --- pointers that lie ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "checkpoint-77", "", ".", "checkpoint-2/../../elsewhere"])
+def test_a_pointer_never_leads_out_of_the_run(tmp_path, parts, name):
+    run = tmp_path / "run"
+    save(run, 2, parts, f1=10.0)
+    shutil.copytree(run / "checkpoint-2", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "eval_results.json").write_text('{"f1": 99.0}', "utf-8")
+    (run / "best").write_text(name + "\n", "utf-8")
+    assert find_folder(run).resolve() == (run / "checkpoint-2").resolve()  # by `latest`
+    save(run, 3, parts, f1=20.0)
+    assert read_pointer(run / "best") == "checkpoint-3"  # and the scores of `elsewhere` do not count
+    (run / "best").unlink()
+    (run / "latest").write_text(name + "\n", "utf-8")
+    assert find_folder(run) == run or find_folder(run).parent == run
+    assert find_checkpoint(run) == run / "checkpoint-3"  # a resumed run does not ask it
+
+
+def test_a_pointer_of_noise_does_not_stop_a_run(tmp_path, parts):
+    save(tmp_path, 2, parts, f1=10.0)
+    for name in ("best", "latest"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    save(tmp_path, 3, parts, f1=20.0)
+    assert find_folder(tmp_path).name == find_checkpoint(tmp_path).name == "checkpoint-3"
+
+
+# --- stops and kills, then --resume -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stop", [1, 6, STEPS_PER_EPOCH, STEPS - 1]
+)  # the first, mid-epoch, an epoch's end, last but one
+def test_a_run_stopped_after_a_step_ends_as_the_whole_one(tmp_path, train, job, whole, stop):
+    words = [*job, "--output_dir", tmp_path / "run"]
+    stopped = train(*words, fault=at_step(stop, signal.SIGTERM))
+    assert stopped.code == 143 and stopped.err.splitlines()[-1] == "error: stopped by SIGTERM"
+    newest = find_checkpoint(tmp_path / "run")
+    assert newest.name == f"checkpoint-{stop}" and not read_scores(newest)  # an epoch's evaluation is still to come
+    assert train(*words, "--resume").code == 0
+    assert outcome(tmp_path / "run") == whole["outcome"]
+
+
+@pytest.mark.parametrize("evaluation", [2, 4])  # after the first epoch, and the last
+def test_a_run_stopped_in_an_evaluation_makes_up_for_it(tmp_path, train, job, whole, evaluation):
+    """Batches of 4 of the 11 windows: the second of three is never computed."""
+    words = [*job, "--output_dir", tmp_path / "run", "--eval_batch_size", "4"]
+    fault = {"at": "minibert.answers.predict.collate", "call": 3 * (evaluation - 1) + 2, "signals": [signal.SIGTERM]}
+    stopped = train(*words, fault=fault)
+    assert stopped.code == 143 and stopped.err == "error: stopped by SIGTERM\n"
+    newest = find_checkpoint(tmp_path / "run")
+    assert newest.name == f"checkpoint-{STEPS_PER_EPOCH * (evaluation - 1)}" and not read_scores(newest)
+    assert train(*words, "--resume").code == 0
+    found = outcome(tmp_path / "run")
+    assert found["sha256"] == whole["outcome"]["sha256"] and found["pointers"] == whole["outcome"]["pointers"]
+    steps = [(line["step"], "eval_loss" in line) for line in found["metrics"]]
+    assert steps == [(line["step"], "eval_loss" in line) for line in whole["outcome"]["metrics"]]
+    for line, expected in zip(found["metrics"], whole["outcome"]["metrics"]):  # other batches, other last bits
+        assert line == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("at", "call"),
+    [
+        ("minibert.training.loop.log", 3),  # the losses of step 10
+        ("minibert.training.checkpoint.sync_to_disk", 30),  # in the middle of a save
+        ("minibert.training.checkpoint.write_pointer", STEPS_PER_EPOCH),  # before `latest` is updated
+        ("minibert.training.run_folder.write_pointer", 1),  # before `best` is
+        ("minibert.training.loop.record_scores", 3),
+        ("minibert.training.checkpoint.prune", 7),
+    ],
+)
+def test_a_run_killed_inside_a_write_ends_as_the_whole_one(tmp_path, train, job, whole, at, call):
+    words = [*job, "--output_dir", tmp_path / "run"]
+    assert train(*words, fault={"at": at, "call": call, "signals": [signal.SIGKILL]}).code == -signal.SIGKILL
+    assert train(*words, "--resume").code == 0
+    assert outcome(tmp_path / "run") == whole["outcome"]
+
+
+def test_a_run_killed_after_it_went_back_ends_as_the_whole_one(tmp_path, train, job, whole):
+    """Resumed by hand at step 3 of 9, killed at step 5, and resumed again."""
+    words = [*job, "--output_dir", tmp_path / "run", "--keep_last", "9"]
+    assert train(*words, fault=at_step(9, signal.SIGTERM)).code == 143
+    back = [*words, "--resume", tmp_path / "run" / "checkpoint-3"]
+    assert train(*back, fault=at_step(3, signal.SIGKILL)).code == -signal.SIGKILL
+    assert train(*words[:-2], "--keep_last", "2", "--resume").code == 0
+    assert outcome(tmp_path / "run") == whole["outcome"]
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_as_the_whole_one(tmp_path, start, job, whole):
+    """MINIBERT_KILLS kills by SIGKILL (20 without it), at a random time or a little after a save began."""
+    wanted, generator = int(os.environ.get("MINIBERT_KILLS", "20")), random.Random(5)
+    kills, runs, found = 0, 0, collections.Counter()
+    while kills < wanted:
+        runs += 1
+        run = tmp_path / f"run-{runs}"
+        words, code = [*job, "--output_dir", run], None
+        while code != 0:
+            process = start("train", words)
+            if kills < wanted:
+                wait_for(lambda run=run: list(run.glob("checkpoint-*")), process)
+                if generator.random() < 0.5:
+                    time.sleep(generator.random() * whole["seconds"])
+                else:
+                    is_saving = functools.partial(lambda run: list(run.glob(".tmp-*")) or is_whole(run), run)
+                    wait_for(is_saving, process)
+                    time.sleep(generator.random() * 0.02)
+                process.kill(signal.SIGKILL)
+            code = process.wait()
+            assert code in (0, -signal.SIGKILL), process.err
+            if code:
+                kills += 1
+                newest = checkpoints(run)[-1]
+                aside = tuple(sorted({path.name.rstrip("0123456789") for path in run.rglob(".tmp-*")}))
+                found[newest.name, bool(read_scores(newest)), aside] += 1
+                words = [*job, "--output_dir", run, "--resume"]
+        assert outcome(run) == whole["outcome"]
+        shutil.rmtree(run)
+    print(f"\n{kills} kills, {runs} runs; newest checkpoint, whether it has scores, what was being written:")
+    print("\n".join(f"{count:4} {state}" for state, count in sorted(found.items())))
+    assert len(found) > 5 and any(aside for *_, aside in found) and any(not aside for *_, aside in found)
+
+
+def is_whole(run: Path) -> bool:
+    last = run / f"checkpoint-{STEPS}"
+    return last.is_dir() and bool(read_scores(last))
+
+
+# --- a disk that takes no more ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", OPTIMIZER])
+@pytest.mark.parametrize("save", [1, 7])
+def test_a_full_disk_ends_a_run_with_one_line_and_nothing_lost(tmp_path, train, job, whole, tiny_folder, save, file):
+    run = tmp_path / "run"
+    limit = 10_000 + (0 if file == "model.safetensors" else (tiny_folder / "model.safetensors").stat().st_size)
+    fault = {"at": "minibert.training.loop.save_checkpoint", "call": save, "limit": limit}
+    full = train(*job, "--output_dir", run, fault=fault)
+    assert_one_line(full, 1, f"cannot save {run / f'checkpoint-{save}'}: ", " bytes are free", "are untouched")
+    assert leftovers(run) == []
+    assert [path.name for path in checkpoints(run)] == [f"checkpoint-{i}" for i in range(1, save)][-2 - (save > 6) :]
+    assert all(verify(checkpoint) is None for checkpoint in checkpoints(run))
+    again = ["--resume"] if save > 1 else ["--overwrite"]
+    assert train(*job, "--output_dir", run, *again).code == 0
+    assert outcome(run) == whole["outcome"]
+
+
+def test_a_run_resumed_on_a_full_disk_loses_nothing(tmp_path, train, job, whole):
+    words = [*job, "--output_dir", tmp_path / "run"]
+    assert train(*words, fault=at_step(6, signal.SIGTERM)).code == 143
+    fault = {"at": "minibert.training.loop.truncate_log", "call": 1, "limit": 1}
+    assert_one_line(train(*words, "--resume", fault=fault), 1)
+    assert train(*words, "--resume").code == 0
+    assert outcome(tmp_path / "run") == whole["outcome"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("where", [".", "new"])
+def test_a_folder_without_permission_ends_a_run_with_one_line(tmp_path, train, job, where):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    assert_one_line(train(*job, "--output_dir", closed / where), 1, "Permission denied")
+    assert not list(closed.iterdir())
+
+
+def test_a_path_that_cannot_be_a_folder_ends_a_run_with_one_line(tmp_path, train, job):
+    (tmp_path / "file").write_text("mine", "utf-8")
+    assert_one_line(train(*job, "--output_dir", tmp_path / "file" / "run"), 1, "Not a directory")
+    assert (tmp_path / "file").read_text("utf-8") == "mine"
+
+
+# --- two runs, one folder ---------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, train, job):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, fault=at_step(2, signal.SIGTERM)).code == 143
+    before = snapshot(run)
+    with run_lock(run):
+        for words in ("--resume", "--overwrite"):
+            assert_one_line(train(*job, "--output_dir", run, words), 2, str(run), "another run is writing here")
+    assert snapshot(run) == before
+
+
+def test_a_killed_process_holds_no_lock(tmp_path, start, job):
+    run = tmp_path / "run"
+    process = start("train", [*job, "--output_dir", run, "--epochs", "10000"])
+    wait_for(lambda: list(run.glob("checkpoint-*")), process)
+    with pytest.raises(BadInput, match="another run is writing"), run_lock(run):
+        pass
+    process.kill(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    with run_lock(run):
+        assert content_of_run(run) > 0
+
+
+def content_of_run(run: Path) -> int:
+    return read_state(find_checkpoint(run), "position")["position"]["step"]
+
+
+def test_overwrite_removes_nothing_but_the_old_run(tmp_path, train, job, whole):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, "--seed", "6", fault=at_step(3, signal.SIGTERM)).code == 143
+    mine = ["note.txt", "checkpoint-notes.txt", "checkpoint-best/weights.txt", "plots/loss.txt"]
+    for name in mine:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine", "utf-8")
+    assert train(*job, "--output_dir", run, "--overwrite").code == 0
+    assert outcome(run) == whole["outcome"]
+    assert [name for name in mine if not (run / name).is_file()] == []
+
+
+def test_resume_and_overwrite_contradict_each_other(tmp_path, train, job):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, fault=at_step(3, signal.SIGTERM)).code == 143
+    before = snapshot(run)
+    assert_one_line(train(*job, "--output_dir", run, "--resume", "--overwrite"), 2, "--overwrite")
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--deterministic"]])
+def test_two_runs_are_identical(tmp_path, train, job, whole, flags):
+    assert train(*job, "--output_dir", tmp_path / "run", *flags).code == 0
+    assert outcome(tmp_path / "run") == whole["outcome"]

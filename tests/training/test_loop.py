@@ -1,0 +1,228 @@
+"""The loop against an independent one, and what it promises about resuming, divergence and float16."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minibert.model.bert import BertForQuestionAnswering, span_loss
+from minibert.model.weights import file_name, load_model, save_model, table_names
+from minibert.support.machine import Machine
+from minibert.support.signals import Stopped
+from minibert.text.batches import collate, training_batches
+from minibert.text.squad import read_squad
+from minibert.text.windows import make_windows
+from minibert.training import loop
+from minibert.training.loop import Training
+from minibert.training.settings import Settings
+from tests.builders import draw_weights, tiny_config, write_toy_squad
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+
+
+def make_settings(folder: Path, **changes) -> Settings:
+    return Settings(**{"output_dir": folder, "batch_size": 4, "learning_rate": 1e-3, "seed": 5} | changes)
+
+
+def still_model() -> BertForQuestionAnswering:
+    config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return draw_weights(BertForQuestionAnswering(config))
+
+
+def toy_set(tmp_path: Path, tokenizer, questions: int, words: int = 0):
+    examples = read_squad(write_toy_squad(tmp_path / "toy.json", questions, words=words))
+    return examples, make_windows(examples, tokenizer, 64, 16)
+
+
+@pytest.fixture
+def train_set(tmp_path, tokenizer):
+    """16 windows of one length: no padding, over which our loss and that of transformers would differ."""
+    examples, windows = toy_set(tmp_path, tokenizer, 16, words=20)
+    assert len(windows) == 16 and len(set(windows.lengths)) == 1
+    return examples, windows
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of every step that the loop takes."""
+    record, update = [], loop.update
+
+    def recording(*arguments):
+        loss, norm = update(*arguments)
+        record.append((float(loss), float(norm)))
+        return loss, norm
+
+    monkeypatch.setattr(loop, "update", recording)
+    return record
+
+
+def plain_transformers_loop(model, windows, run: Settings, epochs: int) -> list[float]:
+    """What the tutorials write: AdamW with two groups, a linear schedule, clipping. Returns the steps' losses."""
+    transformers = pytest.importorskip("transformers")
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": run.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=run.learning_rate, eps=1e-8)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, 5, 20)
+    losses = []
+    for epoch in range(epochs):
+        batches = training_batches(windows.lengths, run.batch_size, run.seed, epoch)
+        for i in range(0, len(batches), 2):
+            micro_losses = [model(**collate(windows, indices)).loss / 2 for indices in batches[i : i + 2]]
+            sum(micro_losses).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(float(sum(micro_losses).detach()))
+    return losses
+
+
+def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, train_set, recorded):
+    transformers = pytest.importorskip("transformers")
+    changes = {"gradient_accumulation_steps": 2, "epochs": 10, "warmup_ratio": 0.25, "max_grad_norm": 0.5}
+    run = make_settings(tmp_path / "run", learning_rate=4e-3, **changes)
+    ours = still_model()
+    save_model(ours, tokenizer, tmp_path / "start")
+    theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "start", dtype=torch.float32).train()
+
+    their_losses = plain_transformers_loop(theirs, train_set[1], run, 10)
+    Training(ours, tokenizer, train_set, run, CPU).train()
+    our_losses, norms = zip(*recorded)
+
+    assert len(our_losses) == 20 and min(norms) > run.max_grad_norm  # clipping is active at every step
+    assert their_losses[-1] < their_losses[0] / 2
+    assert our_losses == pytest.approx(their_losses, abs=1e-4)
+    names, their_state = table_names(ours.config), theirs.state_dict()
+    for name, parameter in ours.named_parameters():
+        if not has_no_gradient(name):
+            assert torch.allclose(parameter, their_state[file_name(names[name], ours.config)], rtol=0, atol=2e-5), name
+
+
+def has_no_gradient(name: str) -> bool:
+    """Whether a parameter adds the same to everything that a softmax then compares.
+
+    Its gradient is 0 but for rounding, which Adam magnifies: a key's bias among the scores of a query, and among
+    the logits the head's bias and that of the last LayerNorm.
+    """
+    return name.endswith(("key.bias", "span_head.bias", "layers.1.feed_forward_norm.bias"))
+
+
+def test_the_parameters_left_out_of_that_comparison_have_no_gradient(train_set):
+    model, batch = still_model(), collate(train_set[1], np.arange(5))
+    logits = model(batch["input_ids"], None, batch["token_type_ids"])
+    span_loss(*logits, batch["start_positions"], batch["end_positions"]).backward()
+    sizes = {name: float(parameter.grad.abs().max()) for name, parameter in model.named_parameters()}
+    assert all((size < 1e-6) == has_no_gradient(name) for name, size in sizes.items()), sizes
+
+
+def test_the_last_lines_of_the_log_hold_the_mean_loss(tmp_path, tokenizer, train_set, recorded):
+    summary = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", epochs=4), CPU).train()
+    losses = [loss for loss, _ in recorded]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [10, 16]
+    assert [line["loss"] for line in lines] == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])], rel=1e-5)
+    assert lines[1]["grad_norm"] == pytest.approx(recorded[-1][1]) and lines[0]["windows_per_second"] > 0
+    assert summary["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_a_step_that_diverges_ends_the_run_and_names_its_questions(tmp_path, tokenizer, train_set):
+    run = make_settings(tmp_path / "run", save_steps=1)
+    training = Training(still_model(), tokenizer, train_set, run, CPU)
+    take_step = training.step
+
+    def poisoned(*arguments):
+        if training.position.step == 2:
+            with torch.no_grad():
+                training.model.span_head.weight[0, 0] = math.nan
+        take_step(*arguments)
+
+    training.step = poisoned  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError) as caught:
+        training.train()
+    ids = [train_set[0][i].id for i in np.unique(train_set[1].example[training.plan.micro_batches(2)[0]])]
+    assert f"step 3: loss or gradient are not finite; its questions are {', '.join(ids)};" in str(caught.value)
+    assert "the last good checkpoint is checkpoint-2" in str(caught.value)
+    assert sorted(path.name for path in run.run_folder.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, tokenizer, train_set):
+    training = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", save_steps=1), CPU)
+    training.model.span_head.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(FloatingPointError):
+        training.train()
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_data(
+    tmp_path, tokenizer, train_set, monkeypatch
+):
+    """On the CPU, where float16 is slow but scaled in the same way."""
+    run = make_settings(tmp_path / "run", epochs=20)
+    training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16))
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    monkeypatch.setattr(training, "log_losses", lambda rate: None)
+    monkeypatch.setattr(training, "estimate_time", lambda: None)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    training.step(*training.plan.share(0))
+    assert (training.position.step, training.position.update, training.position.windows) == (1, 0, 4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
+    while training.position.update == 0:
+        training.step(*training.plan.share(training.position.step))
+    rate = training.optimizer.param_groups[0]["lr"]
+    assert rate == 0.0  # the first update that counts has the schedule's first rate, however late it comes
+
+
+def test_float16_learns_with_a_scaled_loss(tmp_path, tokenizer, train_set, recorded):
+    run = make_settings(tmp_path / "run", epochs=10, learning_rate=4e-3)
+    Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16)).train()
+    assert recorded[-1][0] < recorded[0][0] / 2
+
+
+@pytest.mark.parametrize(("dtype", "stop"), [(torch.float32, 1), (torch.float32, 4), (torch.bfloat16, 3)])
+def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
+    """With dropout and accumulation; the runs differ in nothing but an interruption (mid-epoch or at its end)."""
+    train_set = toy_set(tmp_path, tokenizer, 30)
+    machine = Machine(torch.device("cpu"), dtype)
+    changes = {"gradient_accumulation_steps": 2, "save_steps": 1, "keep_last": 9}
+
+    def fresh(folder: str) -> Training:
+        model = draw_weights(BertForQuestionAnswering(tiny_config()))
+        return Training(model, tokenizer, train_set, make_settings(tmp_path / folder, **changes), machine)
+
+    whole = fresh("whole")
+    assert (whole.plan.steps_per_epoch, whole.total_steps) == (4, 8)
+    whole.train()
+
+    stopped = fresh("stopped")
+    take_step = stopped.step
+
+    def until_stop(*arguments):
+        take_step(*arguments)
+        if stopped.position.step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped.step = until_stop  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        stopped.train()
+    checkpoint = tmp_path / "stopped" / f"checkpoint-{stop}"
+
+    settings = make_settings(tmp_path / "stopped", **changes)
+    resumed = Training(load_model(checkpoint), tokenizer, train_set, settings, machine)
+    resumed.resume(checkpoint)
+    resumed.train()
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        last = Path("checkpoint-8") / file
+        assert (tmp_path / "stopped" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+    logs = [(tmp_path / folder / "metrics.jsonl").read_text().splitlines() for folder in ("whole", "stopped")]
+    assert [without_speed(line) for line in logs[0]] == [without_speed(line) for line in logs[1]]
+
+
+def without_speed(line: str) -> dict:
+    return {key: value for key, value in json.loads(line).items() if key != "windows_per_second"}

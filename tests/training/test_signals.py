@@ -1,0 +1,286 @@
+"""SIGTERM and Ctrl-C at any moment, and ranks of which one stops or fails: all end together, and nothing is lost."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("resource", reason="signals are injected into forked processes, which Windows lacks")
+
+from minibert.support.files import LOCK
+from minibert.training.run_folder import checkpoints, find_checkpoint, verify
+from tests.builders import ROOT, write_toy_squad
+from tests.training.forks import Process, at_step, outcome, wait_for
+
+SMALL = ["--max_seq_length", "64", "--doc_stride", "16", "--dtype", "float32", "--device", "cpu"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TERM, INT = signal.SIGTERM, signal.SIGINT
+CODES = {TERM: 143, INT: 130}
+LAST_WORDS = {TERM: "error: stopped by SIGTERM", INT: "error: stopped by Ctrl-C"}
+
+
+def assert_stopped(process: Process, code: int | None, number: int, run: Path) -> None:
+    """It ended as a signal should end it, and left a run to resume, or nothing that stands in the way of a new one."""
+    assert code == CODES[number], process.err
+    assert process.err.splitlines()[-1] == LAST_WORDS[number]
+    assert "Traceback" not in process.err
+    assert_resumable(run)
+
+
+def assert_resumable(run: Path) -> None:
+    found = checkpoints(run)
+    assert all(verify(checkpoint) is None for checkpoint in found)
+    if not found:
+        assert not run.exists() or {path.name for path in run.iterdir()} <= {LOCK}
+    assert not list(run.rglob(".tmp-*"))
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+PHASES = {
+    "reading": ("minibert.training.run.read_squad", 1, 0),
+    "tokenising": ("minibert.training.run.make_windows", 2, 0),
+    "the first evaluation": ("minibert.evaluation.evaluate.search", 1, 0),
+    "training": ("minibert.training.step.span_loss", 4, 2),
+    "saving": ("minibert.training.checkpoint.write_json", 3, 3),  # of step 2: the next one is ended and saved too
+    "a later evaluation": ("minibert.evaluation.evaluate.search", 2, 4),
+}
+
+
+@pytest.mark.parametrize(("phase", "number"), list(zip(PHASES, (TERM, INT) * 3)))
+def test_a_signal_stops_a_run_whatever_it_does(tmp_path, train, job, whole, phase, number):
+    at, call, steps = PHASES[phase]
+    run = tmp_path / "run"
+    stopped = train(*job, "--output_dir", run, fault={"at": at, "call": call, "signals": [number]})
+    assert_stopped(stopped, stopped.code, number, run)
+    assert [path.name for path in checkpoints(run)][-1:] == [f"checkpoint-{steps}"][: min(1, steps)]
+    again = train(*job, "--output_dir", run, *(["--resume"] if steps else []))
+    assert again.code == 0, again.err
+    assert outcome(run) == whole["outcome"]
+
+
+@pytest.mark.slow
+def test_signals_at_random_moments_leave_a_run_to_resume(tmp_path, start, job, whole):
+    """25 of them, over the whole length of a run; each ends it within 20 s, and it ends as the whole one."""
+    generator, sent, runs, steps = random.Random(8), 0, 0, set()
+    while sent < 25:
+        runs += 1
+        run, code = tmp_path / f"run-{runs}", None
+        words = [*job, "--output_dir", run]
+        while code != 0:
+            process = start("train", words)
+            wait_for(lambda process=process: "started" in process.read()[0], process)
+            number = generator.choice([TERM, INT])
+            if sent < 25:
+                time.sleep(generator.random() * whole["seconds"])
+                process.kill(number)
+            code = process.wait(20)
+            if code != 0:
+                sent += 1
+                assert_stopped(process, code, number, run)
+                steps.add(checkpoints(run)[-1].name if checkpoints(run) else "none")
+                words = [*job, "--output_dir", run, *(["--resume"] if checkpoints(run) else [])]
+        assert outcome(run) == whole["outcome"]
+    assert len(steps) > 4
+
+
+def test_a_second_signal_stops_at_once(tmp_path, train, job):
+    """Both in the middle of a step, which is then neither ended nor saved."""
+    run = tmp_path / "run"
+    for first, second in ((TERM, INT), (INT, TERM)):
+        stopped = train(*job, "--output_dir", run, "--overwrite", fault=at_step(3, first, second))
+        assert stopped.code in CODES.values() and "Traceback" not in stopped.err
+        assert find_checkpoint(run).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("at", ["minibert.training.run.read_squad", "minibert.evaluation.evaluate.search"])
+def test_two_signals_in_one_moment_leave_no_traceback(tmp_path, train, job, at):
+    stopped = train(*job, "--output_dir", tmp_path / "run", fault={"at": at, "call": 1, "signals": [TERM, INT]})
+    assert stopped.code in CODES.values() and "Traceback" not in stopped.err, stopped.err
+    assert_resumable(tmp_path / "run")
+
+
+def test_a_signal_is_never_taken_for_a_fault_of_the_library_that_it_interrupts(tmp_path, train, job):
+    """Where a library may raise anything, we catch everything: but not the word to stop."""
+    hub_id = ["--model", "nobody/nothing"]
+    fault = {"at": "huggingface_hub.snapshot_download", "call": 1, "signals": [TERM]}
+    stopped = train(*job, *hub_id, "--output_dir", tmp_path / "run", fault=fault)
+    assert stopped.code == 143 and stopped.err == LAST_WORDS[TERM] + "\n"
+
+
+# --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_ranks(start):
+    """Start a command as several ranks, without a launcher: one's fate cannot reach another but through the project."""
+
+    def call(ranks: int, script: str, words: list, faults: dict | None = None) -> list[Process]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        place["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+        envs = [place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+        return [start(script, words, env, (faults or {}).get(rank)) for rank, env in enumerate(envs)]
+
+    return call
+
+
+def ends(processes: list[Process], seconds: float = 60) -> list[int | None]:
+    """The exit codes of ranks that all end in time (None of one that does not)."""
+    deadline = time.monotonic() + seconds
+    return [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
+
+
+def step_of(run: Path) -> int:
+    return json.loads((find_checkpoint(run) / "trainer_state.json").read_text("utf-8"))["position"]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path, start_ranks, job, rank):
+    run = tmp_path / "run"
+    processes = start_ranks(2, "train", [*job, "--output_dir", run], {rank: at_step(4, TERM)})
+    assert ends(processes) == [143, 143], [process.err for process in processes]
+    # Two ranks with accumulation 2 on 8 micro-batches: 2 steps an epoch, and so 2 calls of `update`.
+    assert step_of(run) == 4 and not list(run.rglob(".tmp-*"))
+    again = start_ranks(2, "train", [*job, "--output_dir", run, "--resume"])
+    assert ends(again) == [0, 0], [process.err for process in again]
+    whole = start_ranks(2, "train", [*job, "--output_dir", tmp_path / "whole"])
+    assert ends(whole) == [0, 0]
+    assert outcome(run) == outcome(tmp_path / "whole")
+
+
+TRAINING, TOKENISING = "minibert.training.loop.update", "minibert.training.run.make_windows"
+
+
+@pytest.mark.parametrize(
+    ("rank", "at"),
+    [
+        (1, TRAINING),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, TRAINING), (0, TOKENISING), (1, TOKENISING))),
+    ],
+)
+def test_a_rank_that_fails_ends_the_others_too(tmp_path, start_ranks, job, rank, at):
+    run = tmp_path / "run"
+    fault = {"at": at, "call": 2, "error": "poisoned"}
+    processes = start_ranks(2, "train", [*job, "--output_dir", run], {rank: fault})
+    codes = ends(processes)
+    assert None not in codes and 0 not in codes, [process.err for process in processes]
+    assert "RuntimeError: poisoned" in processes[rank].err and "poisoned" not in processes[1 - rank].err
+    assert [path.name for path in checkpoints(run)] == (["checkpoint-1"] if at == TRAINING else [])
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_that_evaluates_ends_all(tmp_path, start_ranks, job):
+    run = tmp_path / "run"
+    fault = {"at": "minibert.evaluation.evaluate.search", "call": 2, "signals": [TERM]}
+    processes = start_ranks(2, "train", [*job, "--output_dir", run], {1: fault})
+    codes = ends(processes)
+    assert codes[1] == 143 and codes[0] not in (0, None), [process.err for process in processes]
+    assert_resumable(run)
+    assert step_of(run) == 2
+
+
+@pytest.mark.slow
+def test_a_save_that_fails_on_one_rank_ends_all(tmp_path, start_ranks, job):
+    run = tmp_path / "run"
+    fault = {"at": "minibert.training.loop.save_checkpoint", "call": 2, "limit": 10_000}
+    processes = start_ranks(2, "train", [*job, "--output_dir", run], {0: fault})
+    codes = ends(processes)
+    assert codes[0] == 1 and codes[1] not in (0, None), [process.err for process in processes]
+    assert processes[0].err.startswith(f"error: cannot save {run / 'checkpoint-2'}: ")
+    assert find_checkpoint(run).name == "checkpoint-1"
+
+
+@pytest.mark.slow
+def test_any_number_of_ranks_predicts_the_same_bytes(tmp_path, start_ranks, tiny_folder):
+    data = write_toy_squad(tmp_path / "seven.json", 7)
+    files = []
+    for ranks in (1, 2, 3):
+        out = tmp_path / f"{ranks}-ranks" / "predictions.json"
+        out.parent.mkdir()
+        words = ["--ckpt", tiny_folder, "--data", data, "--predictions", out, "--eval_batch_size", "2", *SMALL]
+        processes = start_ranks(ranks, "evaluate", words)
+        assert ends(processes) == [0] * ranks, [process.err for process in processes]
+        files.append({path.name: path.read_bytes() for path in out.parent.iterdir()})
+    assert len(json.loads(files[0]["predictions.json"])) == 7 and "nbest_predictions.json" in files[0]
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.slow
+def test_ranks_without_a_batch_take_part_in_every_step(tmp_path, start_ranks, still_folder):
+    """5 windows in batches of 1 over 2 ranks x accumulation 3: rank 1 has two of them, and in all 1 step an epoch."""
+    data = write_toy_squad(tmp_path / "five.json", 5)
+    logs = []
+    for ranks, accumulation in ((1, 6), (2, 3)):
+        run = tmp_path / f"{ranks}-ranks"
+        words = ["--data", data, "--model", still_folder, "--output_dir", run, "--batch_size", "1", "--epochs", "4"]
+        words += ["--gradient_accumulation_steps", accumulation, "--learning_rate", "1e-3", *SMALL]
+        processes = start_ranks(ranks, "train", words)
+        assert ends(processes) == [0] * ranks, [process.err for process in processes]
+        assert step_of(run) == 4
+        logs.append([json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()])
+    for one, two in zip(*logs, strict=True):
+        assert two["step"] == one["step"] and two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+def torchrun(words: list, **options) -> subprocess.Popen:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TORCHRUN, *map(str, words)]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_launcher_saves_once_and_ends_all(tmp_path, job):
+    run = tmp_path / "run"
+    without_evaluation = [*job[:2], *job[4:]]
+    words = ["train.py", *without_evaluation, "--output_dir", run, "--epochs", "10000"]
+    launcher = torchrun(words, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(checkpoints(run)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    begin = time.monotonic()
+    launcher.send_signal(TERM)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and time.monotonic() - begin < 30
+    # A rank may hear from the other one that it has to stop before its own signal comes.
+    assert errors.count("SIGTERM: stopping after this step") >= 1, errors
+    assert errors.count("error: stopped by SIGTERM") == 2 and 'train.py", line' not in errors, errors
+    newest, before = [path.name for path in checkpoints(run)][:-3:-1]
+    assert_resumable(run)
+    assert step_of(run) == int(newest[11:]) <= int(before[11:]) + 2  # saved once, each epoch has 2 steps
+
+
+POISON = """
+import os
+from minibert.__main__ import run
+from minibert.training import loop
+update, calls = loop.update, 0
+def poisoned(*arguments):
+    global calls
+    calls += 1
+    if calls == 3 and os.environ["RANK"] == "1":
+        raise RuntimeError("poisoned")
+    return update(*arguments)
+loop.update = poisoned
+run("train")
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_the_cause_when_a_rank_fails(tmp_path, job):
+    (tmp_path / "poisoned.py").write_text(POISON, "utf-8")
+    words = [tmp_path / "poisoned.py", *job, "--output_dir", tmp_path / "run"]
+    launcher = torchrun(words, stdout=subprocess.DEVNULL)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and "RuntimeError: poisoned" in errors
+    assert find_checkpoint(tmp_path / "run").name == "checkpoint-2"
