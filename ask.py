@@ -1,4 +1,4 @@
-"""`python ask.py` in a clone is `minibert ask` of an installed package: see `minibert/commands/ask.py`."""
+"""In a clone, `python ask.py` is the command `minibert ask`: see `minibert/commands/ask.py`."""
 
 from minibert.__main__ import run
 

@@ -1,4 +1,4 @@
-"""`python evaluate.py` in a clone is `minibert evaluate` of an installed package: see `minibert/commands/evaluate.py`."""
+"""In a clone, `python evaluate.py` is the command `minibert evaluate`: see `minibert/commands/evaluate.py`."""
 
 from minibert.__main__ import run
 

@@ -1,4 +1,4 @@
-"""`python train.py` in a clone is `minibert train` of an installed package: see `minibert/commands/train.py`."""
+"""In a clone, `python train.py` is the command `minibert train`: see `minibert/commands/train.py`."""
 
 from minibert.__main__ import run
 

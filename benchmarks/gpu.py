@@ -27,7 +27,7 @@ from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 
 EPOCH = 88_500  # windows of SQuAD's training set
-TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 IGNORED = ("ERROR", "OVERRIDEABLE")  # no kernels of their own
 
 
@@ -98,8 +98,8 @@ def measure_attention(args: argparse.Namespace, machine: Machine, sizes: dict) -
     tensors = [torch.randn(shape, **kind) for _ in range(3)]
     mask = torch.arange(176, device=args.device).expand(shape[0], 1, 1, 176) < 170
     print_head([f"attention {shape}, dropout 0.1", "no mask, ms", "mask, ms"])
-    backends = [backend for name, backend in SDPBackend.__members__.items() if name not in IGNORED]
-    for name, allowed in {"the default": backends} | {backend.name.lower(): [backend] for backend in backends}.items():
+    backends = {name.lower(): [backend] for name, backend in SDPBackend.__members__.items() if name not in IGNORED}
+    for name, allowed in [("the default", sum(backends.values(), [])), *backends.items()]:
         cells = []
         for given in (None, mask):
             try:

@@ -18,7 +18,7 @@ from minibert.model.weights import save_model
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
-from tests.builders import ROOT, draw_weights, run, tiny_config
+from tests.builders import ROOT, draw_weights, run, tiny_config, write_toy_squad
 
 DATA = str(ROOT / "examples" / "dev.json")
 DEV = read_squad(DATA)
@@ -30,6 +30,12 @@ def folder(tmp_path_factory, tokenizer) -> str:
     path = tmp_path_factory.mktemp("wide")
     save_model(draw_weights(BertForQuestionAnswering(tiny_config(max_position_embeddings=384))), tokenizer, path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def toy_data(tmp_path_factory) -> str:
+    """Short windows, 73 of them."""
+    return str(write_toy_squad(tmp_path_factory.mktemp("toy") / "toy.json", 73))
 
 
 def columns_of(folder: str, examples, with_labels: bool) -> dict[str, list]:
@@ -112,9 +118,9 @@ def lines_of(*words: object, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_the_table_has_its_rows(folder):
+def test_the_table_has_its_rows(folder, toy_data):
     names = "training_no_attention_dropout memory startup".split()
-    printed = lines_of("benchmarks", "--data", DATA, "--model", folder, "--rounds", 1, "--rows", *names)
+    printed = lines_of("benchmarks", "--data", toy_data, "--model", folder, "--rounds", 1, "--rows", *names)
     for what in ("attention dropout 0, windows/s | T", "batch 8, MiB | D", "import and load"):
         assert what in printed
 
@@ -127,15 +133,16 @@ def test_the_memory_of_a_stream_is_measured(folder):
 
 
 @pytest.mark.slow
-def test_the_whole_run_of_the_peer_runs_through(folder):
-    printed = lines_of("benchmarks.recipe", "--data", DATA, "--eval_data", DATA, "--model", folder, "--epochs", 3)
+def test_the_whole_run_of_the_peer_runs_through(folder, toy_data):
+    words = ["--data", toy_data, "--eval_data", toy_data, "--model", folder, "--epochs", 3]
+    printed = lines_of("benchmarks.recipe", *words)
     result = json.loads(printed.splitlines()[-1])
     assert result["attention"] in ("sdpa", "eager") and result["train_runtime"] > 0 and 0 <= result["f1"] <= 100
 
 
 @pytest.mark.slow
-def test_the_script_for_a_gpu_runs_through_on_a_cpu(folder):
-    words = ["--data", DATA, "--model", folder, "--device", "cpu", "--tiny", "--seconds", 0.3]
+def test_the_script_for_a_gpu_runs_through_on_a_cpu(folder, toy_data):
+    words = ["--data", toy_data, "--model", folder, "--device", "cpu", "--tiny", "--seconds", 0.3]
     printed = lines_of("benchmarks.gpu", *words)
     for what in ("minibert --compile, batch 32", "T, batch 32", "the default", "evaluation of"):
         assert what in printed
