@@ -98,8 +98,8 @@ def measure_attention(args: argparse.Namespace, machine: Machine, sizes: dict) -
     tensors = [torch.randn(shape, **kind) for _ in range(3)]
     mask = torch.arange(176, device=args.device).expand(shape[0], 1, 1, 176) < 170
     print_head([f"attention {shape}, dropout 0.1", "no mask, ms", "mask, ms"])
-    backends = {name.lower(): [backend] for name, backend in SDPBackend.__members__.items() if name not in IGNORED}
-    for name, allowed in [("the default", sum(backends.values(), [])), *backends.items()]:
+    kernels = [backend for name, backend in SDPBackend.__members__.items() if name not in IGNORED]
+    for name, allowed in [("the default", kernels), *((kernel.name.lower(), [kernel]) for kernel in kernels)]:
         cells = []
         for given in (None, mask):
             try:

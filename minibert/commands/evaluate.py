@@ -63,7 +63,8 @@ def score_file(predictions: str, data: str | None) -> None:
     if data is None:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
-    print(json.dumps(score(read_squad(data), read_predictions(predictions))))
+    examples = read_squad(data, version_2_with_negative=True)
+    print(json.dumps(score(examples, read_predictions(predictions))))
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
 
     with ranks.joined():
         keep_memory()
-        examples = read_squad(str(options.data))
+        examples = read_squad(str(options.data), version_2_with_negative=options.version_2_with_negative)
         evaluation = evaluate(
             folder,
             examples,

@@ -50,7 +50,8 @@ def evaluate(
     items = [data] if isinstance(data, (str, Path)) else list(data)
     examples = [item for item in items if isinstance(item, Example)]
     if not examples:
-        examples = read_squad([item for item in items if not isinstance(item, Example)])
+        files = [item for item in items if not isinstance(item, Example)]
+        examples = read_squad(files, version_2_with_negative=version_2_with_negative)
     loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
     length = window_length(max_seq_length, loaded.config)
     machine = choose_machine(device, dtype)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 
+NO_ANSWERS = "no answers, and not marked is_impossible; --version_2_with_negative takes it as unanswerable"
 MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
 
 
@@ -44,12 +45,16 @@ class Example:
 
 
 def read_squad(
-    files: str | Path | Iterable[str | Path], training: bool = False, skip_bad_records: bool = False
+    files: str | Path | Iterable[str | Path],
+    training: bool = False,
+    skip_bad_records: bool = False,
+    version_2_with_negative: bool = False,
 ) -> list[Example]:
     """Read the questions of one file or several, in order.
 
     In training, and in a file that has any answer, a question must have an answer or be marked `is_impossible`; a file
-    without a single answer (a test set) can be read for prediction. Ids must be unique over all files. Raises BadInput
+    without a single answer (a test set) can be read for prediction. With `version_2_with_negative` a question without
+    answers is unanswerable and needs no mark. Ids must be unique over all files. Raises BadInput
     with the first bad record and the number of others, or, with `skip_bad_records`, drops and counts them.
     """
     examples: list[Example] = []
@@ -65,9 +70,9 @@ def read_squad(
             else:
                 first_use[record.id] = f"{file}: {place}"
                 records.append((place, record))
-        if training or any(example.answers for _, example in records):
+        if not version_2_with_negative and (training or any(example.answers for _, example in records)):
             open_places = [place for place, example in records if not (example.answers or example.is_impossible)]
-            faults += [(place, "no answers, and not marked is_impossible") for place in open_places]
+            faults += [(place, NO_ANSWERS) for place in open_places]
             records = [record for record in records if record[1].answers or record[1].is_impossible]
         if faults and skip_bad_records:
             print(f"{file}: dropped {len(faults)} bad records, the first at {': '.join(faults[0])}", file=sys.stderr)

@@ -131,8 +131,9 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     }
     if checkpoint:
         check_facts(checkpoint, facts)
-    examples = read_squad(settings.files, True, settings.skip_bad_records)[: settings.max_questions]
-    eval_examples = read_squad(settings.eval_data, False, settings.skip_bad_records) if settings.eval_data else []
+    skipped_and_v2 = settings.skip_bad_records, settings.version_2_with_negative
+    examples = read_squad(settings.files, True, *skipped_and_v2)[: settings.max_questions]
+    eval_examples = read_squad(settings.eval_data, False, *skipped_and_v2) if settings.eval_data else []
     if eval_examples and not any(example.answers or example.is_impossible for example in eval_examples):
         raise BadInput(str(settings.eval_data), "answers", "the file has none to score against")
     machine = choose_machine(settings.device, settings.dtype, settings.deterministic)

@@ -42,8 +42,9 @@ class Checked:
     """A dataclass whose values are checked when it is made, whether they come from flags, from JSON or from Python."""
 
     def __post_init__(self) -> None:
+        kinds = value_kinds(type(self))
         for field in dataclasses.fields(self):
-            check(field.name, getattr(self, field.name), value_kinds(type(self))[field.name], field.metadata)
+            check(field.name, getattr(self, field.name), kinds[field.name], field.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +219,10 @@ def check(name: str, value: Any, kinds: tuple[type, ...], limits: typing.Mapping
         if value not in choices:
             raise BadInput(name, "", f"expected one of {', '.join(choices)}, found {value!r}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        least = -math.inf if limits["least"] is None else limits["least"]
-        most = limits["most"] if limits["most"] is not None else LARGEST if isinstance(value, int) else math.inf
-        is_finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large to become a float
+        # An int may be too large to become a float, and then neither isfinite nor a product can take it.
+        largest = LARGEST if isinstance(value, int) else math.inf
+        least = -largest if limits["least"] is None else max(-largest, limits["least"])
+        most = largest if limits["most"] is None else limits["most"]
+        is_finite = isinstance(value, int) or math.isfinite(value)
         if not (is_finite and least <= value <= most):
             raise BadInput(name, "", f"expected a number from {least} to {most}, found {str(value)[:40]}")

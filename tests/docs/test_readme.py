@@ -27,7 +27,7 @@ from minibert.support import hub
 from minibert.support.machine import has_fast_bfloat16
 from minibert.training.loop import ESTIMATE_STEPS, LOG_STEPS
 from minibert.training.settings import Settings
-from tests.builders import ROOT, draw_weights, run, tiny_config
+from tests.builders import ROOT, draw_weights, run, tiny_config, write_toy_squad
 
 OPTIONS = {
     "train": Settings,
@@ -260,6 +260,7 @@ def clone(tmp_path, tokenizer, monkeypatch) -> Path:
     shutil.copytree(folder, tmp_path / "models/distilbert-base-cased-distilled-squad")
     shutil.copytree(folder, tmp_path / "runs/first")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    write_toy_squad(tmp_path / "examples/train.json", 20)  # the tiny vocabulary would make long windows of the real one
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "model_homes", lambda: [tmp_path / "models"])
     return tmp_path

@@ -57,7 +57,7 @@ def read_strictly(file: Path):
 def test_the_files_of_an_evaluation(tmp_path, is_v2):
     texts = {name: prediction.best(is_v2).text for name, prediction in PREDICTIONS.items()}
     assert texts == {"sure": "caf\u00e9", "unsure": "" if is_v2 else "clock", "no token": ""}
-    file = tmp_path / "new" / "out.json"
+    file = tmp_path / "new" / "run" / "out.json"
     write_predictions(file, Evaluation({}, PREDICTIONS, texts, is_v2))
     assert read_predictions(file) == texts and "caf\u00e9" in file.read_text("utf-8")
     contents = {path.name: read_strictly(path) for path in file.parent.iterdir()}

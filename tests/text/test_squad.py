@@ -296,6 +296,18 @@ def test_a_damaged_file_is_read_or_refused(write, path, tree, edits):
             f"{example.id}{example.question}{example.context}".encode()
 
 
+def test_a_question_without_answers_is_unanswerable_where_a_flag_says_so(tmp_path):
+    records = [{"id": "a", "question": "where ?", "answers": [{"text": "basel", "answer_start": 4}]}]
+    records += [{"id": "b", "question": "who ?", "answers": []}]
+    content = {"data": [{"paragraphs": [{"context": "the basel clock", "qas": records}]}]}
+    file = tmp_path / "mixed.json"
+    file.write_text(json.dumps(content), "utf-8")
+    for training in (False, True):
+        with pytest.raises(BadInput, match=r"qas\[1\] \(id=b\).*--version_2_with_negative"):
+            read_squad(file, training)
+        assert [e.id for e in read_squad(file, training, version_2_with_negative=True)] == ["a", "b"]
+
+
 # ---- real files
 
 

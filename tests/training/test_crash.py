@@ -136,7 +136,7 @@ def content(checkpoint: Path) -> float:
 ERRORS = {"full": lambda: OSError(errno.ENOSPC, "No space left on device"), "unplugged": Unplugged}
 
 
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("kind", [pytest.param("full", marks=pytest.mark.slow), "unplugged"])
 def test_a_fault_anywhere_in_a_save_costs_at_most_that_save(tmp_path, parts, kind):
     before = tmp_path / "before"
     with Disk(before):

@@ -11,7 +11,8 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 
 
 # 33: one rank gets no micro-batch in an epoch's last step
-@pytest.mark.parametrize("questions", [33, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("questions", [33, 24])
 def test_two_ranks_equal_one_process_with_twice_the_accumulation(tmp_path, still_folder, questions):
     data = write_toy_squad(tmp_path / "toy.json", questions)
     losses, predictions = [], []

@@ -201,7 +201,6 @@ def test_a_save_that_fails_on_one_rank_ends_all(tmp_path, start_ranks, job):
     assert find_checkpoint(run).name == "checkpoint-1"
 
 
-@pytest.mark.slow
 def test_any_number_of_ranks_predicts_the_same_bytes(tmp_path, start_ranks, tiny_folder):
     data = write_toy_squad(tmp_path / "seven.json", 7)
     files = []
@@ -216,7 +215,6 @@ def test_any_number_of_ranks_predicts_the_same_bytes(tmp_path, start_ranks, tiny
     assert files[0] == files[1] == files[2]
 
 
-@pytest.mark.slow
 def test_ranks_without_a_batch_take_part_in_every_step(tmp_path, start_ranks, still_folder):
     """5 windows in batches of 1 over 2 ranks x accumulation 3: rank 1 has two of them, and in all 1 step an epoch."""
     data = write_toy_squad(tmp_path / "five.json", 5)
