@@ -26,6 +26,7 @@ from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, Windows, flat_rows, make_windows
 
 PADDED_ROWS = 127  # embedding rows that a model may have beyond its tokenizer's tokens: sizes get rounded up to 128
+SHORTEST_WINDOW = 8  # tokens
 
 
 def predict_logits(
@@ -93,11 +94,14 @@ def predict(
 def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_length") -> int:
     """Tokens in a window: `given`, or for None the default or the model's positions, whichever is less.
 
-    Raises BadInput, with `name` for the setting, if the model has too few positions for the given length.
+    Raises BadInput, with `name` for the setting, if the model has too few positions for the given length, or a window
+    of that length no room for a question and a context.
     """
     positions = config.max_position_embeddings
     if given is not None and given > positions:
         raise BadInput(name, "", f"expected at most {positions}, the model's positions, found {given}")
+    if given is not None and given < SHORTEST_WINDOW:
+        raise BadInput(name, "", f"expected at least {SHORTEST_WINDOW} tokens, found {given}")
     return min(MAX_SEQ_LENGTH, positions) if given is None else given
 
 

@@ -1,9 +1,11 @@
 """The commands: flags -> the rest of the package -> a result.
 
-flags       dataclass fields -> command line flags
-train       fine-tune a model
-evaluate    score a model, or a file of predictions
-ask         ask a trained model
-windows     show how a file is cut into windows
-lesson      follow one question through the model, step by step
+Its files, in the order of their imports:
+
+    flags       dataclass fields -> command line flags
+    train       fine-tune a model
+    evaluate    score a model, or a file of predictions
+    ask         ask a trained model
+    windows     show how a file is cut into windows
+    lesson      follow one question through the model, step by step
 """

@@ -140,6 +140,11 @@ def page_lesson() -> Lesson:
                 parameter.normal_(std=0.2, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()
+    # These biases add the same to every logit, so no softmax changes with them. Their gradient is rounding error, which
+    # AdamW would magnify: the page's numbers would depend on the processor.
+    for name, parameter in model.named_parameters():
+        if name in ("span_head.bias", "encoder.layers.1.feed_forward_norm.bias"):
+            parameter.requires_grad_(False)
     example = Example("lesson", "", QUESTION, CONTEXT, (Gold(ANSWER, CONTEXT.index(ANSWER)),))
     return make_lesson(example, model, tokenizer, 32, 4, MAX_QUERY_LENGTH)
 

@@ -1,11 +1,11 @@
 """The model: the encoder and span head of the lesson, and what loads, saves and speeds them up.
 
+Its files, in the order of their imports:
+
     bert          the config, the encoder, the span head and the loss: the centre of the lesson
     config        config.json -> a checked config, and back
     weight_files  the tensors of a weight file that may be damaged or hostile
     weights       the table of published names: load, save, copy a model
     fast_cpu      optional kernels for the CPU, removable in one line
     prepare       a finished model -> ready on its device, to train or to answer
-
-Each file imports only files above it.
 """

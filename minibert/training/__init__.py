@@ -1,10 +1,12 @@
 """Training: one update of the weights, and the loop around it. Start with `step.py`.
 
-step        one update: the loss weighting, the order of its lines, the schedule, the optimizer
-settings    all settings of a run: flags, defaults, help and saved JSON follow from them
-progress    what a run reports: stdout, progress bar, metrics.jsonl
-run_folder  checkpoints kept and pointed at
-checkpoint  save and load the state of a run
-loop        the loop around the step
-run         settings -> data, model, folder, training -> a Run
+Its files, in the order of their imports:
+
+    step        one update: the loss weighting, the order of its lines, the schedule, the optimizer
+    settings    all settings of a run: flags, defaults, help and saved JSON follow from them
+    progress    what a run reports: stdout, progress bar, metrics.jsonl
+    run_folder  checkpoints kept and pointed at
+    checkpoint  save and load the state of a run
+    loop        the loop around the step
+    run         settings -> data, model, folder, training -> a Run
 """
