@@ -11,7 +11,7 @@ those below it; each package's own docstring lists its files in the order in whi
     text        SQuAD JSON -> examples -> windows -> batches
     support     errors, signals, files, downloads, ranks, the machine
 
-The lesson's path: `model/bert.py`, `training/step.py`, `text/windows.py`, `answers/spans.py` (see docs/lesson.md).
+The lesson's path: `text/windows.py`, `model/bert.py`, `training/step.py`, `answers/spans.py` (see docs/lesson.md).
 Importing this package imports nothing else: each public name is fetched on its first use (PEP 562).
 """
 

@@ -9,7 +9,14 @@ question; `search` gives the same result for many questions, by array operations
 Why every pair is tried: the usual shortcut pairs the 20 highest starts with the 20 highest ends of a window. The best
 legal span need not be among those pairs, and all of them may be illegal.
 
-Next: `predict.py`, where the logits come from.
+Why "no answer" takes the smallest [CLS] sum over the windows: most windows of a long context rightly say "not here".
+There is no answer only if every window says so. The window with the smallest [CLS] sum doubts it most, so it decides.
+
+The order of the answers and their `score` are two measures. The order is by the logit sum within one window, the score
+compares with every token of the context, each with its largest logit over the windows: see `token_probabilities`. Where
+windows disagree, a lower answer can have the higher score.
+
+Here the lesson ends. `predict.py` is where the logits come from.
 """
 
 import math
@@ -93,9 +100,7 @@ class Prediction:
     characters: np.ndarray  # (spans, 2) first character, and the one after the last
     logits: np.ndarray  # (spans, 2) of the start and of the end
     scores: np.ndarray  # (spans,)
-    # "No answer": the [CLS] logits of the window whose [CLS] sum is smallest. Most windows of a long context rightly
-    # say "not here". Only if all of them do is there no answer, so the window that says so least decides.
-    null: Answer
+    null: Answer  # "no answer"; see the top of this file
 
     def __repr__(self) -> str:
         return f"<Prediction {self.best().text!r}, the best of {len(self.scores)}>"
@@ -182,8 +187,9 @@ class Spans:
 def best_spans(chunk: Chunk, count: int, max_length: int) -> Spans:
     """The `count` best legal spans of each question.
 
-    Keep the `count` starts of a window whose best spans score highest. The count-th best span among theirs is a lower
-    bound: nothing below it can be in the result. Search again with that bound.
+    For each start of a window take the best span. Keep the `count` starts with the highest sums. The count-th best span
+    among all spans of these starts is a lower bound: nothing below it can be in the result. Search again with that
+    bound.
     """
     longest = max(1, chunk.length.max())
     max_length = min(max_length, longest)

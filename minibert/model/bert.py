@@ -8,8 +8,8 @@ whose layer is that of "Attention Is All You Need" (Vaswani et al., 2017). The i
 
 What pre-training on billions of words has already taught the weights that we load:
     the words and positions   Guessing masked-out words made each vector describe its token in its sentence.
-    the token types           The second training task was a pair of texts; type 0 marks the first, type 1 the second.
-                              The question and the context use the same two types.
+    the token types           The second task was to say of two texts whether the second follows the first. Type 0
+                              marks the first, type 1 the second. The question and the context use the same types.
     [CLS]                     That task read its result here, so [CLS] sums up the window. We use it to say "no answer".
     the pooler                One more layer on [CLS], for that task only. Question answering does not need it.
 The span head is the one part that pre-training has not touched: two vectors, one for starts and one for ends.
@@ -19,7 +19,8 @@ Shapes, here and in every file:
     T  tokens of the longest (padded) window   F  intermediate_size      K  size of a head, D = H * K
     V  tokens in the vocabulary
 
-Read from the top: each class uses the ones above it. Next: `training/step.py`, one update of these weights.
+Read from the top: each class uses the ones above it. Next in the lesson: `training/step.py`, one update of these
+weights.
 """
 
 import math
@@ -63,7 +64,7 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-1, -2)  # (B, H, T, T)
     if mask is not None:
         # The added minimum makes a padded token's softmax weight 0. It is the dtype's own minimum: -1e9 would overflow
-        # in float16. It is added, not filled in, because the backward pass of an addition costs nothing.
+        # in float16. Only the small mask is filled; adding it to the scores costs the backward pass nothing.
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
     probabilities = scores.softmax(dim=-1)
     return dropout(probabilities) @ value

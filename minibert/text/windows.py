@@ -9,9 +9,9 @@ features), and each window holds the whole question and as many context tokens a
     window 1  [CLS] who [SEP] d e f g h [SEP]    label (6, 7)
     window 2  [CLS] who [SEP] g h i [SEP]        label (3, 4)
 
-Why windows overlap: an answer that the end of one window cuts in two stands whole in the next, and a token near an
-edge has context on both sides in one of its windows. `doc_stride` is this overlap, as in Hugging Face's tokenizers.
-Google's run_squad used the same word for the step from one window to the next.
+Why windows overlap: an answer that one window's end cuts in two stands whole in the next, if it is not longer than the
+overlap. And a token near an edge has context on both sides in one of its windows. `doc_stride` is this overlap, as in
+Hugging Face's tokenizers. Google's run_squad used the same word for the step from one window to the next.
 
 Why a window without the answer is kept: a prediction searches every window of a question, and most windows of a long
 text do not hold the answer. A model that never saw such a window in training has not learned to choose [CLS] there.
@@ -19,7 +19,8 @@ text do not hold the answer. A model that never saw such a window in training ha
 Why a token carries its character offsets: an answer is a slice of the original text. Joining tokens back into text
 would lose case, spacing and accents ("Café" may be the tokens caf ##e), so the text is never edited or rebuilt.
 
-In: `Example`s and a `Tokenizer`. Out: `Windows`, numpy arrays. Next: `batches.py`.
+In: `Example`s and a `Tokenizer`. Out: `Windows`, numpy arrays, of which `batches.py` makes tensors. Next in the lesson:
+`model/bert.py`.
 """
 
 from bisect import bisect_left, bisect_right

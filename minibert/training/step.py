@@ -9,7 +9,10 @@ where n(r, m) is the number of windows of a micro-batch and `span_loss` is their
 gradients, which gives the sum over m. The ranks then average their gradients, which divides by their number R, so the
 weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its windows, not as a whole batch.
 
-In: batches of `text/batches.py`. Next: `text/windows.py`, where the batches come from.
+For example, two ranks with batches of 3 and 5 windows: N = 8 and R = 2, so the weights are 0.75 and 1.25, and the
+average of the two weighted gradients is (3 * g1 + 5 * g2) / 8, the mean over the eight windows.
+
+In: batches of `text/batches.py`. Next in the lesson: `answers/spans.py`, from logits to answers.
 """
 
 import math
@@ -34,8 +37,8 @@ def update(
 ) -> tuple[Tensor, Tensor]:
     """Change the weights once, by the gradient of all micro-batches.
 
-    micro_batches: pairs of a batch and its `loss_weight`. Returns the sum of the weighted losses, and the norm of the
-    gradient before clipping; both are scalars on the device.
+    micro_batches: pairs of a batch and its `loss_weight`. Returns the sum of the weighted losses (the ranks' mean of it
+    is the step's loss) and the norm of the gradient before clipping; both are scalars on the device.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
@@ -70,8 +73,9 @@ def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
 def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
     """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
 
-    A warm-up, because AdamW's averages say little after a few steps and the new span head sends random gradients into
-    pre-trained weights. A decay, because small last steps settle in a minimum that large ones jump across.
+    A warm-up, because AdamW's averages say little after a few steps, the new span head sends random gradients into pre-
+    trained weights, and post-norm passes large ones on (see `Layer` in `bert.py`). A decay, because small last
+    steps settle in a minimum that large ones jump across.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
