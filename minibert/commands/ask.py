@@ -24,21 +24,15 @@ from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import finite, read_text, refuse
 from minibert.text.squad import text_fault
-from minibert.training.settings import MachineSettings, WindowSettings, option
+from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskOptions(WindowSettings, MachineSettings):
+class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
     """Ask a model that was trained on SQuAD-format questions."""
 
-    ckpt: str | None = option(
-        None,
-        "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub",
-        metavar="NAME_OR_DIR",
-    )
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
     question: str | None = option(None, "ask this; without it, ask for questions on the terminal", metavar="Q")
     context: str | None = option(None, "the text to find the answer in", metavar="TEXT")
     context_file: str | None = option(None, "a UTF-8 file that holds the text", metavar="FILE")

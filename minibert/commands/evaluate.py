@@ -20,22 +20,23 @@ from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 from minibert.support.hub import find_folder
 from minibert.text.squad import read_squad
-from minibert.training.settings import AnswerSettings, MachineSettings, WindowSettings, from_json, option
+from minibert.training.settings import (
+    AnswerSettings,
+    CheckpointSettings,
+    MachineSettings,
+    WindowSettings,
+    from_json,
+    option,
+)
 
 # What the evaluation of a run takes over from its training, unless flags say otherwise.
 OF_THE_RUN = ("eval_data", "max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(WindowSettings, AnswerSettings, MachineSettings):
+class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, MachineSettings):
     """Score a model, or a file of predictions, on SQuAD data."""
 
-    ckpt: str | None = option(
-        None,
-        "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub",
-        metavar="NAME_OR_DIR",
-    )
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
     data: str | None = option(
         None, "SQuAD JSON; default: the --eval_data that the model was trained with", metavar="FILE"
     )

@@ -26,6 +26,7 @@ OLDER = {"compile": False, "deterministic": False, "skip_bad_records": False}
 OF_THE_RUN = ("data_sha256", "world_size")
 NOT_SETTINGS = ("format", "resume", "overwrite", *OF_THE_RUN)
 LARGEST = 2**31 - 1
+NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 
 
 def option(default: Any, help: str, least: float | None = None, most: float | None = None, **more: Any) -> Any:
@@ -100,6 +101,14 @@ class MachineSettings(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSettings(Checked):
+    """Which trained model to use."""
+
+    ckpt: str | None = option(None, NAME_OR_DIR, metavar="NAME_OR_DIR")
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings(WindowSettings, AnswerSettings, MachineSettings):
     """The settings of a training run, one for each flag of `train.py`."""
 
@@ -107,11 +116,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         (), "SQuAD JSON to train on, v1.1 or v2.0", metavar="FILE", may_change=True
     )
     eval_data: str | Path | None = option(None, "SQuAD JSON to score after each epoch", metavar="FILE", may_change=True)
-    model: str | Path = option(
-        DEFAULT_MODEL,
-        "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub",
-        metavar="NAME_OR_DIR",
-    )
+    model: str | Path = option(DEFAULT_MODEL, NAME_OR_DIR, metavar="NAME_OR_DIR")
     revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
     output_dir: str | Path | None = option(
         None, "where checkpoints go; default runs/<data>-<model>", metavar="DIR", may_change=True

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
@@ -20,17 +19,6 @@ from minibert.training.run_folder import (
     verify,
 )
 from minibert.training.step import make_optimizer
-from tests.builders import draw_weights, tiny_config
-
-
-@pytest.fixture
-def parts(tokenizer):
-    """A model with an optimizer that has taken a step."""
-    model = draw_weights(BertForQuestionAnswering(tiny_config()))
-    optimizer = make_optimizer(model, 1e-3, 0.01)
-    torch.stack(model(torch.randint(5, 50, (2, 9)))).square().sum().backward()
-    optimizer.step()
-    return model, tokenizer, optimizer
 
 
 def save(run, step, parts, f1=None):

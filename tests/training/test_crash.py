@@ -18,7 +18,6 @@ import torch
 
 pytest.importorskip("resource", reason="faults are injected into forked processes, which Windows lacks")
 
-from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.files import read_pointer, run_lock
@@ -34,7 +33,6 @@ from minibert.training.run_folder import (
     verify,
 )
 from minibert.training.step import make_optimizer
-from tests.builders import draw_weights, tiny_config
 from tests.training.forks import (
     OPTIMIZER,
     STEPS,
@@ -101,16 +99,6 @@ class Disk:
             return function(*arguments, **options)
 
         return call
-
-
-@pytest.fixture(scope="module")
-def parts(tokenizer):
-    """A model with an optimizer that has taken a step."""
-    model = draw_weights(BertForQuestionAnswering(tiny_config()))
-    optimizer = make_optimizer(model, 1e-3, 0.01)
-    torch.stack(model(torch.randint(5, 50, (2, 9)))).square().sum().backward()
-    optimizer.step()
-    return model, tokenizer, optimizer
 
 
 def save(run: Path, step: int, parts, marker: float | None = None, f1: float | None = None) -> None:
