@@ -261,6 +261,8 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint of this step. Nothing that is not finite is ever written."""
         self.position.recent_loss = self.read_losses()
+        # As after a resume: rank 0 has the sum of all ranks. Otherwise a resumed run would add in another order.
+        self.recent_loss.fill_(self.position.recent_loss if ranks.is_main() else 0.0)
         self.position.seconds = time.perf_counter() - self.began
         state = {
             "position": dataclasses.asdict(self.position),
