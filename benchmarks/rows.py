@@ -143,10 +143,10 @@ def stream(data: str, model: str, rounds: int, count: int = 100_000) -> Lines:
         source, sink = Path(folder) / "questions.jsonl", Path(folder) / "answers.jsonl"
         source.write_text("".join(f"{json.dumps(record)}\n" for record in records))
         words = ["ask.py", "--ckpt", model, "--input", source, "--output", sink, "--dtype", "auto"]
-        began, sizes = time.perf_counter(), [0.0]
+        began, sizes = time.perf_counter(), list[float]()
         process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT)
         while process.poll() is None:
-            time.sleep(1)
+            time.sleep(0.1)
             pages = Path(f"/proc/{process.pid}/statm").read_text().split()
             if len(pages) > 1 and int(pages[1]):  # 0 once the process has ended
                 sizes.append(int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
