@@ -281,9 +281,9 @@ def test_the_python_examples_run(page, clone):
 def test_the_first_command_teaches_a_model(tmp_path):
     """As a newcomer runs it, in a copy of the repository; fetches the weights if they are not there yet.
 
-    A processor without bfloat16 takes several times as long: there 2 of the 8 epochs must do.
+    A processor without bfloat16 takes several times as long: there 3 of the 8 epochs must do.
     """
-    epochs = "8" if has_fast_bfloat16() else "2"
+    epochs = "8" if has_fast_bfloat16() else "3"
     clone = tmp_path / "minibert"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
