@@ -1,7 +1,9 @@
 """The package as it is installed: it works outside the clone, and writes only where it says."""
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,28 @@ print(evaluation.scores["total"])
 """
 
 
+def build_wheel(source: Path, target: Path) -> Path:
+    """A wheel of the package in `source`, with the file times that make two builds equal."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run([*pip, "-w", target, source], check=True, cwd=target.parent, env=environment)
+    (wheel,) = target.glob("minibert-*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_two_builds_give_the_same_wheel(tmp_path):
+    hashes = []
+    for name in ("first", "second"):
+        clone = tmp_path / name
+        clone.mkdir()
+        for part in ("minibert", "pyproject.toml", "README.md", "LICENSE"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, clone / part)
+        hashes.append(hashlib.sha256(build_wheel(clone, tmp_path / f"{name}-dist").read_bytes()).hexdigest())
+    assert hashes[0] == hashes[1]
+
+
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
@@ -36,9 +60,8 @@ def test_an_installed_package_works_in_an_empty_folder(tmp_path, tiny_folder):
     site, home, work = tmp_path / "site", tmp_path / "home", tmp_path / "work"
     for folder in (home, work):
         folder.mkdir()
+    wheel = build_wheel(ROOT, tmp_path / "dist")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "dist", ROOT], check=True, cwd=tmp_path)
-    (wheel,) = (tmp_path / "dist").glob("minibert-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, cwd=tmp_path)
     (work / "tiny").symlink_to(tiny_folder)
     write_toy_squad(work / "toy.json", 12)
