@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "fine-tune BERT on SQuAD-format questions",
     "evaluate": "score a model, or a file of predictions",
     "ask": "ask a trained model",
+    "publish": "upload a trained model to the hub",
     "windows": "show how a SQuAD file is cut into windows",
     "lesson": "follow one question through the model, step by step",
 }

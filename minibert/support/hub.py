@@ -44,7 +44,7 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
         return inside_run(Path(name))
     if is_path(name):
         raise BadInput(name, "", "expected a folder, found a file" if os.path.isfile(name) else "no such folder")
-    if not HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise BadInput(name, "", "no such folder, and not a valid name on the Hugging Face hub")
     if folder := find_local(name):
         return inside_run(folder)
@@ -56,6 +56,11 @@ def is_path(name: str) -> bool:
     or a part that is empty or starts with a dot or a tilde."""
     parts = name.split("/")
     return len(parts) > 2 or "\\" in name or os.path.isabs(name) or any(part[:1] in ("", ".", "~") for part in parts)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the hub could have a repository of this name."""
+    return bool(HUB_ID.fullmatch(name))
 
 
 def find_local(name: str) -> Path | None:
@@ -189,3 +194,20 @@ def verified(folder: Path) -> Path:
     if digest != MINILM_SHA256:
         raise BadInput(file, "sha256", f"expected {MINILM_SHA256}, found {digest}; remove it and try again")
     return folder
+
+
+def upload(folder: Path, hub_id: str, private: bool = False) -> str:
+    """Upload all files of a folder to a repository on the hub, created if needed; return its address.
+
+    The access token is the one that `hf auth login` saved, or the variable HF_TOKEN.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        address = api.create_repo(hub_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Upload the model")
+        return str(address)
+    except Exception as error:  # the classes of the hub and of its HTTP library change with their versions
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInput(hub_id, "", f"cannot be uploaded: {cause}; log in with `hf auth login`") from error

@@ -6,6 +6,7 @@ Its files, in the order of their imports:
     settings    all settings of a run: flags, defaults, help and saved JSON follow from them
     progress    what a run reports: stdout, progress bar, metrics.jsonl
     run_folder  checkpoints kept and pointed at
+    card        the README.md of a run: its files, commands and model card
     checkpoint  save and load the state of a run
     loop        the loop around the step
     run         settings -> data, model, folder, training -> a Run

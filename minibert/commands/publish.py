@@ -1,0 +1,88 @@
+"""Upload a trained model to the Hugging Face hub: what the model needs and its card, and nothing else.
+
+    minibert publish --ckpt runs/first --name ACCOUNT/MODEL --dry_run
+
+Neither the optimizer's state nor a path of this machine leaves it.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from minibert.commands import flags
+from minibert.support.errors import BadInput
+from minibert.support.files import read_json, write_json
+from minibert.support.hub import find_folder, is_hub_id, upload
+from minibert.text.tokenizer import TOKENIZER_FILES
+from minibert.training.card import card
+from minibert.training.run_folder import verify
+from minibert.training.settings import NAME_OR_DIR, option
+
+# What a model folder must have to be opened, and what it may have besides.
+NEEDED = ("config.json", "model.safetensors")
+OPTIONAL = (*TOKENIZER_FILES, "answering.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions:
+    """Upload a trained model to the Hugging Face hub."""
+
+    ckpt: str | None = option(None, f"the run; {NAME_OR_DIR}", metavar="DIR")
+    name: str | None = option(None, "the model's name on the hub", metavar="ACCOUNT/MODEL")
+    license: str | None = option(
+        None, "the licence to state, such as mit; the default model's is apache-2.0", metavar="ID"
+    )
+    private: bool = option(False, "create the repository as a private one")
+    dry_run: bool = option(False, "print what would be uploaded, and upload nothing")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = flags.make(PublishOptions, flags.parse(PublishOptions, "publish", words))
+    if options.ckpt is None:
+        raise BadInput("--ckpt", "", "name the run to publish")
+    if options.name is None or "/" not in options.name or not is_hub_id(options.name):
+        raise BadInput("--name", "", f"expected ACCOUNT/MODEL, found {options.name!r}")
+    checkpoint = find_folder(options.ckpt)
+    if fault := verify(checkpoint):
+        raise BadInput(checkpoint, "", f"{fault}; publish another checkpoint")
+    with tempfile.TemporaryDirectory(prefix="minibert-publish-") as scratch:
+        folder = Path(scratch)
+        for line in collect(checkpoint, folder, options.name, options.license):
+            print(line)
+        if options.dry_run:
+            print(f"\n{(folder / 'README.md').read_text('utf-8')}")
+            print("nothing was uploaded; without --dry_run these files go to the hub")
+        else:
+            print(upload(folder, options.name, options.private))
+
+
+def collect(checkpoint: Path, folder: Path, name: str, licence: str | None) -> list[str]:
+    """Copy what the model needs into an empty folder; return a line for each file."""
+    for file in (*NEEDED, *OPTIONAL):
+        if (checkpoint / file).is_file():
+            shutil.copyfile(checkpoint / file, folder / file)
+        elif file in NEEDED:
+            raise BadInput(checkpoint / file, "", "file not found")
+    (folder / "README.md").write_text(card(checkpoint, name.rpartition("/")[2], licence=licence), "utf-8")
+    removed = [f"left out {file.name}: {key}" for file in folder.glob("*config.json") for key in remove_paths(file)]
+    return [f"{file.stat().st_size:>12,} {file.name}" for file in sorted(folder.iterdir())] + removed
+
+
+def remove_paths(file: Path) -> list[str]:
+    """Drop the entries of a JSON object that are paths of this machine, as other trainers save them; their names."""
+    content = read_json(file)
+    keys = [key for key, value in content.items() if is_local_path(value)] if isinstance(content, dict) else []
+    if keys:
+        write_json(file, {key: value for key, value in content.items() if key not in keys})
+    return keys
+
+
+def is_local_path(value: Any) -> bool:
+    """Whether a value is an absolute path, or starts from the home or the current folder."""
+    if not isinstance(value, str):
+        return False
+    is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    return is_absolute or value.startswith(("~", "./", "../", ".\\", "..\\"))

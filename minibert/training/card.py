@@ -1,0 +1,126 @@
+"""The README.md of a run: what each file is, what to do with it, and the model card that the hub reads.
+
+In: a checkpoint's settings, facts and scores. Out: Markdown with a YAML head. Only file names are written, never the
+folders that they lie in. Next: `loop.py`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from minibert.support.files import write_atomically
+from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, is_path
+from minibert.training.run_folder import best_checkpoint, read_scores, read_state
+from minibert.training.settings import Settings, from_json
+
+MARK = "<!-- written by minibert; a run replaces this file as long as this line is in it -->"
+# Settings that name files of one machine, or do not change what is trained.
+LEFT_OUT = {"data", "eval_data", "model", "revision", "output_dir", "overwrite", "resume", "device", "format"}
+FILES = """
+## Files
+
+| file | what it is |
+|---|---|
+| `checkpoint-N/` | the model after N steps: a complete model folder, with the state that `--resume` needs |
+| `best`, `latest` | one line each: the name of the checkpoint with the highest F1, and of the newest |
+| `metrics.jsonl` | losses and scores, one JSON object per line |
+| `.lock` | held by the process that trains here |
+"""
+
+COMMANDS = """## What to do with it
+
+```
+minibert ask --ckpt . --question '..' --context '..'     ask it
+minibert evaluate --ckpt . --data FILE                   score it
+minibert train --resume .                                continue, if it was stopped
+minibert train --model . --data FILE --output_dir OTHER  train on, with other data
+minibert publish --ckpt . --name ACCOUNT/MODEL --dry_run what publishing would upload
+```"""
+
+USE = """
+## Use
+
+`minibert ask --ckpt NAME --question '..' --context '..'`, or from Python:
+
+```python
+import minibert
+
+qa = minibert.pipeline("question-answering", model=NAME)
+qa(question="..", context="..")  # {"score": .., "start": .., "end": .., "answer": ".."}
+```
+"""
+
+
+def write_card(run: Path) -> None:
+    """Write README.md in a run's folder, unless a README.md that is not ours is there."""
+    file = run / "README.md"
+    if os.path.lexists(file) and not (file.is_file() and MARK in file.read_text("utf-8", errors="replace")):
+        return
+    checkpoint = best_checkpoint(run) or run / (run / "latest").read_text("utf-8").strip()
+    write_atomically(file, card(checkpoint, run.name, is_run=True))
+
+
+def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None = None) -> str:
+    """The card of a checkpoint. name: what the model is called; is_run: describe the run's folder and how to go on."""
+    file = checkpoint / "trainer_state.json"
+    state = read_state(checkpoint, "settings")
+    settings, scores = from_json(state["settings"], file), read_scores(checkpoint)
+    facts = state.get("facts", state["settings"])  # format 1 kept them among the settings
+    parts = [head(name, settings, scores, licence), MARK, f"# {name}", introduction(settings)]
+    parts += [FILES.strip(), COMMANDS.strip()] if is_run else [USE.strip()]
+    parts += [data_table(settings, facts.get("data_sha256", []))]
+    if scores:
+        parts.append(score_table(settings, scores))
+    if (checkpoint / "answering.json").is_file():
+        parts.append(
+            "## Calibration\n\n```json\n" + (checkpoint / "answering.json").read_text("utf-8").strip() + "\n```"
+        )
+    recipe = {key: value for key, value in settings.to_json().items() if key not in LEFT_OUT and value is not None}
+    parts.append("## Recipe\n\n```json\n" + json.dumps(recipe, indent=1) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def base_model(settings: Settings) -> str:
+    """The hub id of the model that was trained on; of a local folder only its name."""
+    name = str(settings.model)
+    is_local = is_path(name) or Path(name).is_dir()
+    return MINILM_HUB_ID if name == DEFAULT_MODEL else Path(name).name if is_local else name
+
+
+def head(name: str, settings: Settings, scores: dict[str, float], licence: str | None) -> str:
+    """The YAML that the hub reads. A JSON string is a YAML string too, so that any name is safe."""
+    is_default = str(settings.model) == DEFAULT_MODEL
+    lines = ["---"]
+    if licence or is_default:
+        lines.append(f"license: {json.dumps(licence or 'apache-2.0')}")
+    lines += ["pipeline_tag: question-answering", "tags:", "- minibert", "- bert"]
+    if is_default or "/" in base_model(settings):
+        lines.append(f"base_model: {json.dumps(base_model(settings))}")
+    metrics = {key: scores[key] for key in ("exact_match", "exact", "f1") if key in scores}
+    if metrics and settings.eval_data:
+        dataset = json.dumps(Path(settings.eval_data).stem)
+        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+        lines += ["  - task:", "      type: question-answering", "    dataset:"]
+        lines += [f"      name: {dataset}", f"      type: {dataset}", "    metrics:"]
+        for key, value in metrics.items():
+            lines += [f"    - type: {'exact_match' if key == 'exact' else key}", f"      value: {value:.4f}"]
+    return "\n".join([*lines, "---"])
+
+
+def introduction(settings: Settings) -> str:
+    files = ", ".join(f"`{Path(file).name}`" for file in settings.files)
+    return (
+        f"Extractive question answering: `{base_model(settings)}`, fine-tuned with minibert on {files}. The model "
+        "finds the span of a given text that answers a question; it writes no text of its own."
+    )
+
+
+def data_table(settings: Settings, hashes: list[str]) -> str:
+    rows = [f"| `{Path(file).name}` | `{digest}` |" for file, digest in zip(settings.files, hashes)]
+    return "\n".join(["## Data", "", "| training file | sha256 |", "|---|---|", *rows])
+
+
+def score_table(settings: Settings, scores: dict[str, float]) -> str:
+    where = f" on `{Path(settings.eval_data).name}`" if settings.eval_data else ""
+    rows = [f"| {key} | {value:.2f} |" for key, value in scores.items()]
+    return "\n".join([f"## Scores{where}", "", "| score | value |", "|---|---:|", *rows])

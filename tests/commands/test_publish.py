@@ -1,0 +1,121 @@
+"""`minibert publish`: exactly the files that a model needs go to the hub, here a small one on localhost."""
+
+import base64
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import minibert
+from tests.builders import ROOT, write_toy_squad
+
+SMALL = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 8, "epochs": 1}
+UPLOADED = {"README.md", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_folder):
+    folder = tmp_path_factory.mktemp("publish")
+    data = write_toy_squad(folder / "toy.json", 12)
+    return minibert.train(data=data, eval_data=data, model=tiny_folder, output_dir=folder / "run", **SMALL)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's interface as an upload uses; the files that arrive are kept in `server.files`."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        address = f"http://{self.headers['Host']}/me/mine"
+        answer: dict = {"url": address, "name": "me/mine"}
+        if "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            answer = {"files": files}
+        elif "/commit/" in self.path:
+            lines = [json.loads(line) for line in body.splitlines()]
+            contents = [line["value"] for line in lines if line["key"] == "file"]
+            self.server.files |= {file["path"]: base64.b64decode(file["content"]) for file in contents}
+            answer = {"commitUrl": f"{address}/commit/1", "commitOid": "1"}
+        self.reply(answer)
+
+    def do_GET(self):
+        self.reply({"_id": "1", "id": "me/mine", "sha": "1", "siblings": []})
+
+    def reply(self, answer: dict) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def publish(*words, **environment) -> subprocess.CompletedProcess:
+    given = os.environ | {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
+    command = [sys.executable, "-m", "minibert", "publish", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=120)
+
+
+def test_exactly_a_model_folder_arrives(run, tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.files = {}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    ended = publish(
+        "--ckpt",
+        run.folder,
+        "--name",
+        "me/mine",
+        HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
+        HF_HUB_OFFLINE="0",
+    )
+    server.shutdown()
+    assert ended.returncode == 0, ended.stderr
+    assert "me/mine" in ended.stdout.splitlines()[-1]
+    assert set(server.files) == UPLOADED
+    assert not any(str(run.folder.parent).encode() in content for content in server.files.values())
+    (tmp_path / "back").mkdir()
+    for name, content in server.files.items():
+        (tmp_path / "back" / name).write_bytes(content)
+    saved, back = (minibert.load_model(folder).state_dict() for folder in (run.checkpoint, tmp_path / "back"))
+    assert all(saved[name].equal(back[name]) for name in saved)
+
+
+def test_a_dry_run_lists_the_files_and_asks_no_hub(run, command):
+    done = command("publish", "--ckpt", run.folder, "--name", "me/mine", "--dry_run")
+    listed = {line.split()[-1] for line in done.out.split("\n\n")[0].splitlines()}
+    assert done.code == 0 and listed == UPLOADED and "nothing was uploaded" in done.out
+
+
+def test_paths_of_this_machine_are_left_out(run, command, tmp_path):
+    from minibert.commands.publish import collect
+
+    checkpoint = run.checkpoint
+    settings = checkpoint / "tokenizer_config.json"
+    content = json.loads(settings.read_text("utf-8"))
+    settings.write_text(json.dumps(content | {"name_or_path": "/home/me/bert", "tokenizer_file": "C:\\me\\t.json"}))
+    try:
+        lines = collect(checkpoint, tmp_path, "me/mine", None)
+    finally:
+        settings.write_text(json.dumps(content))
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8")) == content
+    assert lines[-2:] == [f"left out tokenizer_config.json: {key}" for key in ("name_or_path", "tokenizer_file")]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--name", "me/mine"], "--ckpt"),
+        (["--ckpt", "RUN", "--name", "mine"], "expected ACCOUNT/MODEL"),
+        (["--ckpt", "TINY", "--name", "me/mine"], "manifest"),
+    ],
+)
+def test_what_is_refused(run, tiny_folder, command, words, says):
+    folders = {"RUN": run.folder, "TINY": tiny_folder}
+    command("publish", *[folders.get(word, word) for word in words]).assert_refused(says)
