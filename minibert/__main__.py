@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "fine-tune BERT on SQuAD-format questions",
     "evaluate": "score a model, or a file of predictions",
     "ask": "ask a trained model",
+    "serve": "try a model in a browser on this machine",
     "publish": "upload a trained model to the hub",
     "windows": "show how a SQuAD file is cut into windows",
     "lesson": "follow one question through the model, step by step",

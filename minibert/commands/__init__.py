@@ -6,6 +6,7 @@ Its files, in the order of their imports:
     train       fine-tune a model
     evaluate    score a model, or a file of predictions
     ask         ask a trained model
+    serve       try a model in a browser
     publish     upload a trained model to the hub
     windows     show how a file is cut into windows
     lesson      follow one question through the model, step by step

@@ -21,6 +21,7 @@ from minibert.commands.ask import WAIT_SECONDS, AskOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
 from minibert.commands.publish import PublishOptions
+from minibert.commands.serve import ServeOptions
 from minibert.commands.windows import WindowsOptions
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import save_model
@@ -35,6 +36,7 @@ OPTIONS = {
     "evaluate": EvaluateOptions,
     "ask": AskOptions,
     "publish": PublishOptions,
+    "serve": ServeOptions,
     "windows": WindowsOptions,
     "lesson": LessonOptions,
 }

@@ -1,0 +1,109 @@
+"""`minibert serve`: answers on the loopback address alone, to its own page, and to nothing that would harm it."""
+
+import http.client
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from minibert.answers.pipeline import pipeline
+from minibert.commands.serve import MOST_BYTES, PAGE, ServeOptions, Server, content_policy
+
+CONTEXT = "the clock was made in basel in 1871 ."
+
+
+@pytest.fixture(scope="module")
+def server(tiny_folder):
+    reader = pipeline(model=tiny_folder)
+    with Server(reader, ServeOptions(ckpt=str(tiny_folder), port=0)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def request(server, method="POST", path="/ask", body=b"", **headers):
+    """Status, headers and body of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.request(method, path, body, {"Content-Type": "application/json"} | headers)
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def ask(server, question, context=CONTEXT, **headers):
+    status, _, body = request(server, body=json.dumps({"question": question, "context": context}).encode(), **headers)
+    return status, json.loads(body)
+
+
+def test_it_answers_as_the_pipeline_does(server):
+    status, content = ask(server, "when was it made ?")
+    expected = server.reader("when was it made ?", CONTEXT, top_k=3, max_answer_len=30, handle_impossible_answer=True)
+    assert (status, content) == (200, {"answers": expected})
+    assert all(CONTEXT[a["start"] : a["end"]] == a["answer"] for a in content["answers"])
+
+
+def test_two_clients_get_their_own_answers(server):
+    texts = [f"{word} made it ." for word in ("anna", "john", "maria", "weiss")]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda text: ask(server, "who made it ?", text)[1], texts))
+    assert answers == [ask(server, "who made it ?", text)[1] for text in texts]
+
+
+def test_it_listens_on_the_loopback_address_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/ask"), ("GET", "/")])
+def test_pages_of_other_sites_are_refused(server, method, path, headers):
+    assert request(server, method, path, **headers)[0] == 403
+
+
+def test_its_own_page_may_run_only_its_own_script(server):
+    status, headers, body = request(server, "GET", "/")
+    assert status == 200 and body == PAGE.read_bytes() and headers["X-Content-Type-Options"] == "nosniff"
+    policy = headers["Content-Security-Policy"]
+    assert policy == content_policy(body) and policy.startswith("default-src 'none'") and "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    assert b"innerHTML" not in body and b"http:" not in body and b"https:" not in body
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "expected"),
+        (b'{"question": "who ?"}', "expected"),
+        (b'{"question": 3, "context": "a"}', "expected"),
+        (b'{"question": " ", "context": "a"}', "visible character"),
+        (b'{"question": "who ?", "context": ["a"]}', "expected"),
+        (b'{"question": "\\ud800", "context": "a"}', ""),
+    ],
+)
+def test_a_bad_request_gets_one_line(server, body, says):
+    status, _, answer = request(server, body=body)
+    assert status == 400 and says in json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize(
+    ("length", "status"), [(str(MOST_BYTES + 1), 413), ("-1", 411), ("x", 411), ("\u00b2", 411), ("", 411)]
+)
+def test_a_request_without_a_fair_length_is_not_read(server, length, status):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.putrequest("POST", "/ask")
+    connection.putheader("Content-Length", length)
+    connection.endheaders()
+    assert connection.getresponse().status == status
+
+
+def test_other_paths_and_methods_are_refused(server):
+    assert request(server, "GET", "/../../etc/passwd")[0] == request(server, "POST", "/other")[0] == 404
+    assert request(server, "DELETE", "/")[0] == 501
+
+
+def test_it_needs_a_model_and_a_port(command, tiny_folder, server):
+    command("serve").assert_refused("--ckpt")
+    command("serve", "--ckpt", tiny_folder, "--port", 99999).assert_refused("--port")
+    command("serve", "--ckpt", tiny_folder, "--port", server.server_port).assert_refused("in use", code=1)
