@@ -5,4 +5,5 @@ Its files, in the order of their imports:
     spans       the span search, as a loop and as array operations
     predict     windows -> logits -> predictions; a model that is ready to answer
     pipeline    question and context -> {"score", "start", "end", "answer"}
+    explain     what the model computed for one question, as a page
 """

@@ -2,7 +2,7 @@
 
 The call and its defaults are those of the pipeline of this name that `transformers` had until v5.3.
 
-Next: `evaluation/scorer.py`.
+Next: `explain.py`.
 """
 
 import os

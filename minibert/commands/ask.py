@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from minibert.answers.explain import explain
 from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, read_text, refuse
+from minibert.support.files import finite, read_text, refuse, write_atomically
 from minibert.text.squad import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
@@ -38,6 +40,9 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
     context_file: str | None = option(None, "a UTF-8 file that holds the text", metavar="FILE")
     top_k: int = option(1, "show the N best answers", least=1)
     max_answer_length: int = option(MAX_ANSWER_LENGTH, "longest answer, in tokens", least=1)
+    explain: str | None = option(
+        None, "write a page of what the model computed for --question here", metavar="OUT.html"
+    )
     json: bool = option(False, "print each answer as a line of JSON")
     input: str | None = option(None, 'JSON lines to answer; "-" is stdin', metavar="FILE")
     output: str = option("-", 'where their answers go; "-" is stdout', metavar="FILE")
@@ -57,6 +62,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("ask.py", "", "expected one of --context, --context_file and --input")
     if options.input is not None and options.question is not None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
+    if options.explain is not None and options.question is None:
+        raise BadInput("--explain", "", "shows one question; name it with --question")
     if options.input is not None and flags.is_same_file(options.input, options.output):
         raise BadInput("--output", options.output, "is the input itself; name another file")
     context = options.context
@@ -67,6 +74,9 @@ def main(words: Sequence[str] | None = None) -> None:
         answer_stream(reader, options)
     else:
         answer_questions(reader, str(context), options)
+    if options.explain is not None:
+        page = explain(reader, str(options.question), str(context), options.max_answer_length)
+        write_atomically(Path(options.explain), page)
 
 
 def answer_questions(reader: QuestionAnswering, context: str, options: AskOptions) -> None:

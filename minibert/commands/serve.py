@@ -6,21 +6,21 @@ Not for the internet: there is no login, no encryption, and one question at a ti
 loopback address alone, and refuses requests that a page of another site sends (their Host or Origin differs).
 """
 
-import base64
-import hashlib
 import json
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
+from minibert.answers.explain import explain
 from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.support.errors import BadInput
+from minibert.support.page import content_policy
 from minibert.support.signals import tell
 from minibert.training.settings import CheckpointSettings, MachineSettings, option
 
@@ -55,10 +55,11 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, reader: QuestionAnswering, options: ServeOptions):
         self.reader, self.options, self.turn = reader, options, threading.Lock()
-        self.page = PAGE.read_bytes()
+        self.page = PAGE.read_text("utf-8")
+        self.policy = content_policy(self.page, "connect-src 'self'", "form-action 'self'")
         super().__init__(("127.0.0.1", options.port), Handler)
 
-    def answer(self, question: str, context: str) -> list[dict[str, Any]]:
+    def ask(self, question: str, context: str) -> list[dict[str, Any]]:
         """The best answers, as `pipeline` gives them. Raises BadInput for text that cannot be used."""
         with self.turn:
             answers = self.reader(
@@ -70,9 +71,15 @@ class Server(ThreadingHTTPServer):
             )
         return answers if isinstance(answers, list) else [answers]
 
+    def explain(self, question: str, context: str) -> str:
+        """The page of what the model computed; errors as for `ask`."""
+        with self.turn:
+            return explain(self.reader, question, context, self.options.max_answer_length)
+
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / is the page; POST /ask takes {"question", "context"} and returns {"answers"} or {"error"}."""
+    """GET / is the page. POST /ask takes {"question", "context"} as JSON and returns {"answers"} or {"error"};
+    POST /explain takes the same from a form and returns a page."""
 
     server: Server
     timeout = WAIT_SECONDS
@@ -82,38 +89,43 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_from_here():
             self.reply(403, {"error": "only for pages of this server"})
         elif self.path == "/":
-            self.send(200, self.server.page, "text/html; charset=utf-8")
+            self.send(200, self.server.page, "text/html; charset=utf-8", self.server.policy)
         else:
             self.reply(404, {"error": "no such page"})
 
     def do_POST(self) -> None:
         if not self.is_from_here():
             self.reply(403, {"error": "only for pages of this server"})
-        elif self.path != "/ask":
-            self.reply(404, {"error": "no such page"})
-        else:
-            self.reply(*self.ask())
-
-    def ask(self) -> tuple[int, dict[str, Any]]:
-        """The status and content of an answer to POST /ask."""
+            return
         size = self.headers.get("Content-Length", "")
         if not size.isascii() or not size.isdecimal():
-            return 411, {"error": "the request must state its length"}
-        if int(size) > MOST_BYTES:
+            self.reply(411, {"error": "the request must state its length"})
+        elif int(size) > MOST_BYTES:
             self.close_connection = True  # what the client sends is not read
-            return 413, {"error": f"the request is longer than {MOST_BYTES // 2**20} MB"}
+            self.reply(413, {"error": f"the request is longer than {MOST_BYTES // 2**20} MB"})
+        elif self.path in ("/ask", "/explain"):
+            self.answer(self.rfile.read(int(size)))
+        else:
+            self.reply(404, {"error": "no such page"})
+
+    def answer(self, body: bytes) -> None:
+        """Answer a question or explain an answer; a request that cannot be used gets one line and status 400."""
+        is_form = self.path == "/explain"
         try:
-            request = json.loads(self.rfile.read(int(size)))
-            values: list[Any] = (
-                [request.get(name) for name in ("question", "context")] if isinstance(request, dict) else []
+            request = (
+                {key: values[-1] for key, values in parse_qs(body.decode()).items()} if is_form else json.loads(body)
             )
-            if not values or not all(isinstance(value, str) for value in values):
-                return 400, {"error": 'expected {"question": TEXT, "context": TEXT}'}
-            return 200, {"answers": self.server.answer(*values)}
+            values = [request.get(name) for name in ("question", "context")] if isinstance(request, dict) else [None]
+            if not all(isinstance(value, str) for value in values):
+                self.reply(400, {"error": 'expected {"question": TEXT, "context": TEXT}'})
+            elif is_form:
+                self.send(200, self.server.explain(*values), "text/html; charset=utf-8")
+            else:
+                self.reply(200, {"answers": self.server.ask(*values)})
         except BadInput as error:
-            return 400, {"error": f"{error.where.split()[0]} {error.what}"}
-        except (ValueError, RecursionError) as error:  # not JSON
-            return 400, {"error": f"not JSON: {error}"}
+            self.reply(400, {"error": f"{error.where.split()[0]} {error.what}"})
+        except (ValueError, RecursionError) as error:
+            self.reply(400, {"error": f"not JSON: {error}"})
 
     def is_from_here(self) -> bool:
         """Whether the request names this server as its target and, if it comes from a page, as that page's origin.
@@ -126,30 +138,20 @@ class Handler(BaseHTTPRequestHandler):
         return self.headers.get("Host") in names and origin in (None, *(f"http://{name}" for name in names))
 
     def reply(self, status: int, content: dict[str, Any]) -> None:
-        self.send(status, json.dumps(content).encode(), "application/json")
+        self.send(status, json.dumps(content), "application/json")
 
-    def send(self, status: int, content: bytes, kind: str) -> None:
+    def send(self, status: int, content: str, kind: str, policy: str = "") -> None:
+        body = content.encode()
+        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+        headers |= {"X-Content-Type-Options": "nosniff"} | ({"Content-Security-Policy": policy} if policy else {})
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Security-Policy", content_policy(self.server.page))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-store")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(body)
 
     def log_request(self, *_: object) -> None:
         """Say nothing of a request: questions and texts are private."""
 
     def log_message(self, text: str, *values: object) -> None:
         tell(f"serve: {text % values!r}")
-
-
-def content_policy(page: bytes) -> str:
-    """A policy that lets the browser run this page's own script and style, and ask this server, and nothing else."""
-    rules = ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'"]
-    for tag in (b"script", b"style"):
-        for part in re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), page, flags=re.DOTALL):
-            digest = base64.b64encode(hashlib.sha256(part).digest()).decode()
-            rules.append(f"{tag.decode()}-src 'sha256-{digest}'")
-    return "; ".join(rules)

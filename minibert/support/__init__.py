@@ -5,6 +5,7 @@ Its files, in the order of their imports:
     errors      the error that a user can correct: file, place, what to do
     signals     Ctrl-C, SIGTERM, exit codes and the last line of a command
     files       strict reading, atomic writing, the lock of a run
+    page        self-contained web pages: data, policy
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
     machine     the device, the dtype, and what the processor can do

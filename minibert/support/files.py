@@ -2,7 +2,7 @@
 
 In: paths from users and from our own runs. Out: parsed content or BadInput; files that are complete or not there.
 
-Next: `hub.py`.
+Next: `page.py`.
 """
 
 import contextlib

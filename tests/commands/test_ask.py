@@ -303,3 +303,10 @@ def test_the_stream_never_reads_far_ahead(monkeypatch):
     script.answer_stream(reader, script.AskOptions(input="-", output="-", batch_size=size))
     assert written == total
     assert furthest <= 3 * size  # two batches and the queue between them
+
+
+def test_explain_writes_a_page_beside_the_answer(command, tiny_folder, tmp_path):
+    words = ["--ckpt", tiny_folder, "--context", "the clock was made in 1871 .", "--explain", tmp_path / "out.html"]
+    done = command("ask", *words, "--question", "when ?")
+    assert done.code == 0 and "</html>" in (tmp_path / "out.html").read_text("utf-8")
+    command("ask", *words).assert_refused("--explain: shows one question")
