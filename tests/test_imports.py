@@ -161,7 +161,7 @@ def test_an_unguarded_import_of_unix_alone_is_found():
     assert fatal_on_windows(ast.parse("if os.name == 'posix':\n    import fcntl")) == set()
 
 
-WITH_TORCH = {"text.batches", "support.ranks", "support.machine"}
+WITH_TORCH = {"text.batches", "support.ranks", "support.progress", "support.machine"}
 WITHOUT_TORCH = [
     *(module for module in STAIR if module.split(".")[0] in ("support", "text") and module not in WITH_TORCH),
     "answers.spans",

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction, search
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
@@ -20,6 +19,7 @@ from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine
+from minibert.support.progress import over
 from minibert.text.batches import collate, prediction_batches
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
@@ -39,16 +39,15 @@ def predict_logits(
     """Start and end logits of every token of every window: (tokens,) float32 each, in the flat layout of `windows.ids`.
 
     The ranks share the batches, and each rank gets all logits. The batches do not depend on the number of ranks.
-    `progress` shows a bar on a terminal.
+    `progress` shows how far it has come.
     """
     logits = torch.zeros(2, len(windows.ids))
     batches = prediction_batches(windows.lengths, batch_size)[ranks.rank() :: ranks.world_size()]
     was_training = model.training
     if was_training:  # for one short window, a visit to all modules costs as much as a layer
         model.eval()
-    is_silent = None if progress and ranks.is_main() else True  # None: silent unless stderr is a terminal
     with torch.inference_mode(), machine.autocast(model):
-        for indices in tqdm(batches, desc="predict", unit="batch", leave=False, disable=is_silent):
+        for indices in over(batches, "predict", is_shown=progress):
             batch = collate(windows, indices)
             inputs = machine.load({name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
             batch_logits, lengths = torch.stack(model(**inputs)).cpu(), windows.lengths[indices]  # (2, B, T)

@@ -8,5 +8,6 @@ Its files, in the order of their imports:
     page        self-contained web pages: data, policy
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
+    progress    how far long work has come: a bar, or lines
     machine     the device, the dtype, and what the processor can do
 """

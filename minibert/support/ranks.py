@@ -3,7 +3,7 @@
 Without torchrun there is one process, rank 0, and every function here does nothing or returns at once, so that the
 callers need no second path. Use as `from minibert.support import ranks`.
 
-Next: `machine.py`.
+Next: `progress.py`.
 """
 
 import contextlib

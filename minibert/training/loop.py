@@ -5,6 +5,7 @@ In: a model, its tokenizer, windows and `Settings`. Out: checkpoints, metrics.js
 
 import dataclasses
 import math
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -23,20 +24,21 @@ from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.files import read_pointer
 from minibert.support.machine import Machine
-from minibert.support.signals import Stopped, StopSignals
+from minibert.support.progress import Progress
+from minibert.support.signals import Stopped, StopSignals, tell
 from minibert.text.batches import Batch, Plan
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
+from minibert.training.card import write_card
 from minibert.training.checkpoint import load_optimizer, save_checkpoint
-from minibert.training.progress import log, progress_bar, say, truncate_log
+from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
 from minibert.training.settings import Settings
 from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
 
 LOG_STEPS = 10
 MOST_SKIPS = 25  # in a row: a loss that float16 cannot hold at any scale has diverged
-ESTIMATE_STEPS = 20  # after which the remaining time is estimated
 
 Dataset = tuple[list[Example], Windows]
 
@@ -98,6 +100,8 @@ class Training:
         self.diverged_at = torch.zeros((), device=machine.device, dtype=torch.int64)  # the first such step, or 0
         self.skips = 0  # updates in a row that GradScaler skipped
         self.scores: dict[str, float] = {}
+        self.board: Any = None  # TensorBoard's writer
+        self.shown_loss = math.nan  # the mean over the steps of the last line of metrics.jsonl
 
         self.plan = Plan(windows, settings.batch_size, settings.gradient_accumulation_steps, settings.seed)
         self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
@@ -127,29 +131,45 @@ class Training:
         Raises FloatingPointError when loss or gradient are no longer finite, and Stopped after a signal.
         """
         self.began = time.perf_counter() - self.position.seconds
-        with StopSignals() as signals, progress_bar(self.position.step, self.total_steps) as bar:
+        has_board = self.settings.tensorboard and ranks.is_main()
+        self.board = open_board(self.run, self.position.step) if has_board else None
+        with StopSignals() as signals, Progress("train", self.total_steps, self.position.step, "step") as progress:
             if self.is_evaluation_due and not self.scores:
                 self.evaluate(signals)
             self.model.train()
             self.loop_began = self.last_log = time.perf_counter(), self.position.step, self.position.windows
-            while self.position.step < self.total_steps:
+            while self.position.step < self.total_steps and not self.has_stopped_improving():
                 self.step(*self.plan.share(self.position.step))
-                bar.update()
+                progress.update(self.figures)
                 is_stopping = ranks.any_rank(signals.received > 0)
                 is_save_due = self.position.step % (self.settings.save_steps or math.inf) == 0
                 if self.is_evaluation_due or is_stopping or is_save_due:
                     self.save()
                 if is_stopping:
+                    if ranks.is_main():
+                        tell(f"saved; continue with: python train.py --resume {shlex.quote(str(self.run))}")
                     raise Stopped(signals.received or signal.SIGTERM)
                 self.model.new_parameters = []
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
+        if self.board:
+            self.board.close()
         return self.summary() | self.scores
 
     @property
     def is_evaluation_due(self) -> bool:
-        """Whether the run stands before its first step, after an epoch's last step, or after its own last step."""
-        return self.position.step % self.plan.steps_per_epoch == 0 or self.position.step == self.total_steps
+        """Whether the run stands before its first step, at an epoch's end, at `eval_steps` or after its last step."""
+        step, every = self.position.step, self.settings.eval_steps or self.plan.steps_per_epoch
+        return step % every == 0 or step % self.plan.steps_per_epoch == 0 or step == self.total_steps
+
+    def has_stopped_improving(self) -> bool:
+        """Whether the last `early_stopping` evaluations all gave no better F1 than those before them."""
+        patience = self.settings.early_stopping
+        if not patience or not self.eval_set:
+            return False
+        f1 = read_log(self.run, "f1") if ranks.is_main() else []
+        has_stopped = len(f1) > patience and max(f1[-patience:]) <= max(f1[:-patience])
+        return ranks.any_rank(has_stopped)
 
     @property
     def epoch(self) -> float:
@@ -190,20 +210,21 @@ class Training:
         self.diverged_at = torch.where(is_first, position.step, self.diverged_at)
         if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
             self.log_losses(rate)
-        self.estimate_time()
 
-    def estimate_time(self) -> None:
-        """After a few steps, say how long the others will take."""
-        began, first_step, _ = self.loop_began
-        steps, left = self.position.step - first_step, self.total_steps - self.position.step
-        if steps == ESTIMATE_STEPS and left:
-            minutes = left * (time.perf_counter() - began) / steps / 60
-            say(f"about {minutes:.1f} minutes for the other {left} steps, evaluations aside")
+    def figures(self) -> dict[str, str]:
+        """What the progress shows: this rank's mean loss since the last line of metrics.jsonl, rate and speed."""
+        since = self.position.step % LOG_STEPS
+        loss = float(self.recent_loss) * ranks.world_size() / since if since else self.shown_loss
+        began, _, windows = self.loop_began
+        speed = (self.position.windows - windows) / (time.perf_counter() - began)
+        rate = self.optimizer.param_groups[0]["lr"]
+        return {"loss": f"{loss:.3f}", "learning rate": f"{rate:.2e}", "windows/s": f"{speed:.1f}"}
 
     def log_losses(self, rate: float) -> None:
         """Append the mean over the steps since the last line to metrics.jsonl."""
         loss = self.read_losses()
         self.position.loss_sum += loss
+        self.shown_loss = loss / ((self.position.step - 1) % LOG_STEPS + 1)
         self.recent_loss.zero_()
         now = time.perf_counter(), self.position.step, self.position.windows
         seconds, _, windows = np.subtract(now, self.last_log)
@@ -212,7 +233,8 @@ class Training:
             self.run,
             self.position.step,
             self.epoch,
-            loss=loss / ((self.position.step - 1) % LOG_STEPS + 1),
+            self.board,
+            loss=self.shown_loss,
             learning_rate=rate,
             grad_norm=float(self.recent_norm),
             windows_per_second=round(windows / seconds, 3),
@@ -237,6 +259,8 @@ class Training:
     def evaluate(self, signals: StopSignals) -> None:
         """Loss and scores on the evaluation set, if there is one: printed, logged and saved in the checkpoint."""
         if not self.eval_set:
+            if self.position.step:
+                say(f"epoch {self.epoch:g}: loss {self.shown_loss:.2f}")
             return
         settings = self.settings
         with signals.raising():
@@ -254,9 +278,10 @@ class Training:
         start = "untrained head" if self.model.new_parameters else "before training"
         label = f"epoch {self.epoch:g}" if self.position.step else start
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
-        log(self.run, self.position.step, self.epoch, **self.scores)
+        log(self.run, self.position.step, self.epoch, self.board, **self.scores)
         if self.position.step and ranks.is_main():
             record_scores(self.run, self.position.step, self.scores, settings.keep_last)
+            write_card(self.run)
 
     def save(self) -> None:
         """Write a checkpoint of this step. Nothing that is not finite is ever written."""
@@ -273,7 +298,8 @@ class Training:
         with ranks.main_first():
             if ranks.is_main():
                 parts = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last
-                save_checkpoint(self.run, self.position.step, *parts)
+                say(f"saved {save_checkpoint(self.run, self.position.step, *parts)}")
+                write_card(self.run)
 
     def summary(self) -> dict[str, float]:
         """The figures of the whole run; samples are windows, as in the field's own scripts."""

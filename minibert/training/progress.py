@@ -1,4 +1,4 @@
-"""What a run reports: lines on stdout, a progress bar on stderr, and metrics.jsonl for programs. Only rank 0 speaks.
+"""What a run reports: lines on stdout, and metrics.jsonl for programs. Only rank 0 speaks.
 
 metrics.jsonl has one JSON object per line, with "step" and "epoch" and either the losses since the last such line or
 the scores of an evaluation. Next: `run_folder.py`.
@@ -6,10 +6,12 @@ the scores of an evaluation. Next: `run_folder.py`.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from minibert.support import ranks
+from minibert.support.errors import BadInput
 from minibert.support.files import write_atomically
 
 
@@ -19,17 +21,30 @@ def say(line: str) -> None:
         tqdm.write(line)
 
 
-def progress_bar(done: int, total: int) -> tqdm:
-    """A bar of steps; nothing if stderr is not a terminal (disable=None)."""
-    return tqdm(initial=done, total=total, unit="step", disable=None if ranks.is_main() else True)
+def open_board(run: Path, step: int) -> Any:
+    """TensorBoard's writer, which drops what a resumed run is going to write again; BadInput without its package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadInput("--tensorboard", "", "needs its package: pip install tensorboard") from error
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
 
-def log(run: Path, step: int, epoch: float, **values: float) -> None:
-    """Append a line to the run's metrics.jsonl."""
+def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) -> None:
+    """Append a line to the run's metrics.jsonl, and its values to TensorBoard's files if there are any."""
     if ranks.is_main():
         line = {"step": step, "epoch": round(epoch, 4)} | values
         with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        for name, value in values.items() if board else ():
+            board.add_scalar(name, value, step)
+
+
+def read_log(run: Path, key: str) -> list[float]:
+    """The values of one key in the run's metrics.jsonl, in order."""
+    file = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    return [line[key] for line in lines if key in line]
 
 
 def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,15 @@ def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     return dataclasses.replace(settings, **changed)
 
 
+def say_resumed(training: Training) -> None:
+    """Where a resumed run stands, and how to go on with one that is finished."""
+    step, total = training.position.step, training.total_steps
+    say(f"resumed at step {step} of {total}")
+    if step == total:
+        folder = shlex.quote(str(training.run))
+        say(f"this run is finished; to train on: python train.py --model {folder} --data FILE --output_dir OTHER")
+
+
 def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
     """BadInput if the data's content or the number of ranks are not those of the run that is resumed."""
     state = read_state(checkpoint, "settings")
@@ -163,6 +173,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if checkpoint:
         training.resume(checkpoint)
+        say_resumed(training)
     say(f"{settings.model}: {report}")
     say(f"data: {json.dumps(windows.counts)}")
     say(

@@ -21,7 +21,14 @@ from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH
 FORMAT = 2  # of the settings in a checkpoint; 1 had no number
 # What the absence of a setting means in a checkpoint that is older than the setting: the behaviour of that time. Who
 # adds a setting adds a line here, and every older checkpoint can still be resumed.
-OLDER = {"compile": False, "deterministic": False, "skip_bad_records": False}
+OLDER = {
+    "compile": False,
+    "deterministic": False,
+    "early_stopping": None,
+    "eval_steps": None,
+    "skip_bad_records": False,
+    "tensorboard": False,
+}
 # Format 1 kept these facts about a run among its settings; they now stand beside them.
 OF_THE_RUN = ("data_sha256", "world_size")
 NOT_SETTINGS = ("format", "resume", "overwrite", *OF_THE_RUN)
@@ -138,6 +145,13 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)
     max_questions: int | None = option(None, "train on the first N questions only", least=1)
     save_steps: int | None = option(None, "also save after every N steps", least=1, may_change=True)
+    eval_steps: int | None = option(
+        None, "also evaluate (and save) after every N steps; needs --eval_data", least=1, may_change=True
+    )
+    early_stopping: int | None = option(
+        None, "stop after N evaluations in a row without a better F1", least=1, may_change=True
+    )
+    tensorboard: bool = option(False, "write the figures for TensorBoard too; needs its package", may_change=True)
     keep_last: int = option(2, "newest checkpoints to keep, besides the best", least=2, may_change=True)
     skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     deterministic: bool = option(False, "bit-identical runs on one machine, on CUDA too (slower)")

@@ -27,7 +27,8 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import save_model
 from minibert.support import hub
 from minibert.support.machine import has_fast_bfloat16
-from minibert.training.loop import ESTIMATE_STEPS, LOG_STEPS
+from minibert.support.progress import LINE_SECONDS
+from minibert.training.loop import LOG_STEPS
 from minibert.training.settings import Settings
 from tests.builders import ROOT, draw_weights, run, tiny_config, write_toy_squad
 
@@ -200,7 +201,7 @@ def test_numbers_that_follow_from_the_code():
     steps = -(-88_524 // settings["batch_size"]) * settings["epochs"]
     assert f"{steps:,} steps of {settings['batch_size']} windows" in GUIDE
     assert f"losses every {LOG_STEPS} steps" in GUIDE
-    assert f"after {ESTIMATE_STEPS} steps" in GUIDE
+    assert f"every {LINE_SECONDS} seconds" in GUIDE
     assert f"answered after {WAIT_SECONDS * 1000:.0f} ms" in GUIDE
     assert f"steps of {8 * settings['batch_size']} windows" in (ROOT / "docs/several-gpus.md").read_text("utf-8")
 

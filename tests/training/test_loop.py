@@ -168,7 +168,6 @@ def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_da
     training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16))
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     monkeypatch.setattr(training, "log_losses", lambda rate: None)
-    monkeypatch.setattr(training, "estimate_time", lambda: None)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     training.step(*training.plan.share(0))
     assert (training.position.step, training.position.update, training.position.windows) == (1, 0, 4)

@@ -111,3 +111,24 @@ def test_editors_and_help_know_every_setting():
     parameters = inspect.signature(minibert.train).parameters
     assert set(parameters) == {field for field in Settings.__dataclass_fields__}
     assert parameters["epochs"].default == 2 and "Fine-tune" in minibert.train.__doc__
+
+
+def test_a_run_says_what_it_saved_and_where_it_goes_on(finished, tmp_path, capfd):
+    half = half_of(finished, tmp_path / "half")
+    minibert.train(output_dir=half, resume=True, eval_data=None)
+    out = capfd.readouterr().out
+    assert "resumed at step 5 of 14" in out and f"saved {half / 'checkpoint-14'}" in out and "epoch 2: loss " in out
+    minibert.train(output_dir=half, resume=True)
+    assert "this run is finished; to train on: python train.py --model" in capfd.readouterr().out
+    assert "# half" in (half / "README.md").read_text("utf-8")
+
+
+def test_a_run_stops_when_evaluations_bring_nothing(finished, tmp_path, tiny_folder):
+    """At a learning rate of 0 no evaluation is better than the first."""
+    data = finished[1]
+    settings = {"data": data, "model": tiny_folder, "eval_data": data, "eval_steps": 2, "early_stopping": 3}
+    run = minibert.train(**settings, output_dir=tmp_path / "run", learning_rate=0.0, epochs=9, **SMALL)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [line["step"] for line in lines if "f1" in line] == [0, 2, 4, 6]
+    again = minibert.train(resume=True, output_dir=run.folder)  # and it stays stopped
+    assert again.summary["epoch"] == run.summary["epoch"] < 1

@@ -1,0 +1,73 @@
+"""How far long work has come, on stderr: a bar on a terminal, elsewhere a line every half minute. Rank 0 alone speaks.
+
+In: the number of steps, and figures to show beside them. A file or a log gets lines, because a bar overwrites its line.
+
+Next: `machine.py`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
+
+from tqdm import tqdm
+
+from minibert.support import ranks
+from minibert.support.signals import tell
+
+LINE_SECONDS = 30  # between two lines
+BAR_SECONDS = 1  # between two readings of the figures: on a GPU a reading waits for the device
+Item = TypeVar("Item", covariant=True)
+Figures = Callable[[], dict[str, str]]
+
+
+class Progress:
+    """Counts steps towards `total`; use as a context, and call `update` after each step."""
+
+    def __init__(self, what: str, total: int, done: int = 0, unit: str = "batch", is_shown: bool = True):
+        self.what, self.total, self.done, self.unit = what, total, done, unit
+        self.is_shown = is_shown and ranks.is_main()
+        # None: no bar unless stderr is a terminal.
+        is_disabled = None if self.is_shown else True
+        self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, leave=False, disable=is_disabled)
+        self.first, self.began = done, time.monotonic()
+        self.last = self.began  # when the figures were last shown
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, figures: Figures = dict) -> None:
+        """Count one step. `figures` is called only when its values are shown."""
+        self.done += 1
+        if not self.is_shown:
+            return
+        now = time.monotonic()
+        is_bar = not self.bar.disable
+        if now - self.last >= (BAR_SECONDS if is_bar else LINE_SECONDS):
+            self.last = now
+            if is_bar:
+                self.bar.set_postfix(figures(), refresh=False)
+            else:
+                tell(self.line(figures()))
+        self.bar.update()
+
+    def line(self, figures: dict[str, str]) -> str:
+        """The state in words, with the time that is left at the mean speed so far."""
+        seconds = (time.monotonic() - self.began) / (self.done - self.first) * (self.total - self.done)
+        left = f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+        values = [f"{name} {value}" for name, value in figures.items()]
+        return ", ".join([f"{self.what}: {self.unit} {self.done} of {self.total}", *values, left])
+
+
+class SizedIterable(Sized, Iterable[Item], Protocol[Item]):
+    """What has a length and can be iterated."""
+
+
+def over(items: SizedIterable[Item], what: str, unit: str = "batch", is_shown: bool = True) -> Iterator[Item]:
+    """The items, one after the other, with their progress shown."""
+    with Progress(what, len(items), unit=unit, is_shown=is_shown) as progress:
+        for item in items:
+            yield item
+            progress.update()
