@@ -17,7 +17,7 @@ from minibert.support.signals import tell
 LINE_SECONDS = 30  # between two lines
 BAR_SECONDS = 1  # between two readings of the figures: on a GPU a reading waits for the device
 Item = TypeVar("Item", covariant=True)
-Figures = Callable[[], dict[str, str]]
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"  # fits into 80 columns
 
 
 class Progress:
@@ -28,7 +28,7 @@ class Progress:
         self.is_shown = is_shown and ranks.is_main()
         # None: no bar unless stderr is a terminal.
         is_disabled = None if self.is_shown else True
-        self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, leave=False, disable=is_disabled)
+        self.bar = tqdm(desc=what, total=total, initial=done, leave=False, bar_format=BAR, disable=is_disabled)
         self.first, self.began = done, time.monotonic()
         self.last = self.began  # when the figures were last shown
 
@@ -38,8 +38,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def update(self, figures: Figures = dict) -> None:
-        """Count one step. `figures` is called only when its values are shown."""
+    def update(self, figures: Callable[[], str] = str) -> None:
+        """Count one step. `figures` gives the words to show beside it; it is called only when they are shown."""
         self.done += 1
         if not self.is_shown:
             return
@@ -48,17 +48,16 @@ class Progress:
         if now - self.last >= (BAR_SECONDS if is_bar else LINE_SECONDS):
             self.last = now
             if is_bar:
-                self.bar.set_postfix(figures(), refresh=False)
+                self.bar.set_postfix_str(figures(), refresh=False)
             else:
                 tell(self.line(figures()))
         self.bar.update()
 
-    def line(self, figures: dict[str, str]) -> str:
+    def line(self, figures: str) -> str:
         """The state in words, with the time that is left at the mean speed so far."""
         seconds = (time.monotonic() - self.began) / (self.done - self.first) * (self.total - self.done)
         left = f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
-        values = [f"{name} {value}" for name, value in figures.items()]
-        return ", ".join([f"{self.what}: {self.unit} {self.done} of {self.total}", *values, left])
+        return ", ".join(filter(None, [f"{self.what}: {self.unit} {self.done} of {self.total}", figures, left]))
 
 
 class SizedIterable(Sized, Iterable[Item], Protocol[Item]):

@@ -211,14 +211,14 @@ class Training:
         if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
             self.log_losses(rate)
 
-    def figures(self) -> dict[str, str]:
+    def figures(self) -> str:
         """What the progress shows: this rank's mean loss since the last line of metrics.jsonl, rate and speed."""
         since = self.position.step % LOG_STEPS
         loss = float(self.recent_loss) * ranks.world_size() / since if since else self.shown_loss
         began, _, windows = self.loop_began
         speed = (self.position.windows - windows) / (time.perf_counter() - began)
         rate = self.optimizer.param_groups[0]["lr"]
-        return {"loss": f"{loss:.3f}", "learning rate": f"{rate:.2e}", "windows/s": f"{speed:.1f}"}
+        return f"loss {loss:.3f}, lr {rate:.1e}, {speed:.1f} windows/s"
 
     def log_losses(self, rate: float) -> None:
         """Append the mean over the steps since the last line to metrics.jsonl."""

@@ -26,7 +26,7 @@ def test_a_line_every_half_minute_with_the_figures_and_the_time_left(clock, capf
     with Progress("train", 100, done=10, unit="step") as progress:
         for _ in range(6):
             clock.now += 10
-            progress.update(lambda: {"loss": "2.310"})
+            progress.update(lambda: "loss 2.310")
     lines = capfd.readouterr().err.splitlines()
     assert lines == [
         "train: step 13 of 100, loss 2.310, 14 min left",
