@@ -233,3 +233,50 @@ def test_a_loaded_model_answers_as_its_folder_and_stays_as_it_is(qa, tiny_folder
     second = pipeline(model=reader.model, tokenizer=tokenizer)  # made from the reader's own model
     assert second(WHO, LONG, **SIZES)["score"] == pytest.approx(expected["score"], rel=0.05)
     assert repr(reader) == f"<QuestionAnswering: bert, 2 layers, hidden_size 24, on cpu, {dtype}>"
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (({"question": WHO, "context": SHORT},), {}),
+        ((), {"data": {"question": WHO, "context": SHORT}}),
+        ((), {"X": {"question": WHO, "context": SHORT}}),
+        ((WHO, SHORT), {"topk": 1, "batch_size": 2, "padding": "longest"}),
+    ],
+)
+def test_the_calls_of_the_removed_pipeline_are_taken(reader, args, options):
+    assert_same(reader(*args, **options), reader(question=WHO, context=SHORT))
+
+
+def test_several_dicts_arrays_and_generators_are_answered_in_their_order(reader):
+    rows = [{"question": question, "context": SHORT} for question in (WHO, WHEN, WHO)]
+    expected = [reader(**row) for row in rows]
+    assert_same(reader(rows), expected)
+    assert_same(reader(*rows), expected)
+    assert_same(reader(np.array([WHO, WHEN, WHO]), SHORT), expected)
+    stream = reader((row for row in rows), batch_size=2)
+    assert iter(stream) is stream
+    assert_same(list(stream), expected)
+
+
+def test_aligned_answers_end_at_the_borders_of_words(reader):
+    text = "clockking queens Weiss, made"
+    answers = reader(WHO, text, align_to_words=True, top_k=50)
+    borders = {(0, 9), (10, 16), (17, 22), (22, 23), (24, 28)}
+    starts, ends = ({border[i] for border in borders} for i in (0, 1))
+    assert all(a["start"] in starts and a["end"] in ends for a in answers)
+    assert all(text[a["start"] : a["end"]] == a["answer"] for a in answers)
+    assert len({(a["start"], a["end"]) for a in answers}) == len(answers)
+
+
+@pytest.mark.parametrize(("name", "value"), [("device", -1), ("device", None), ("device", torch.device("cpu"))])
+@pytest.mark.parametrize("dtype", ["dtype", "torch_dtype"])
+def test_devices_and_dtypes_have_the_names_of_the_removed_pipeline(tiny_folder, name, value, dtype):
+    machine = pipeline(model=tiny_folder, framework="pt", **{name: value, dtype: torch.bfloat16}).machine
+    assert str(machine) == "cpu, bfloat16"
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1, "topk": 1}, {"data": [WHO]}, {"batch_size": 0}])
+def test_calls_that_mean_two_things_are_refused(reader, options):
+    with pytest.raises(BadInput, match=r"^pipeline: "):
+        reader(*() if "data" in options else (WHO, SHORT), **options)
