@@ -2,8 +2,9 @@
 
 Its files, in the order in which they import each other:
 
-    squad       JSON -> examples, each checked, every fault named by its place
-    tokenizer   text -> token ids with character offsets, as BERT splits it
-    windows     examples -> windows that fit the model, with their labels
-    batches     windows -> padded tensors, and which of them each step takes
+    squad            JSON -> examples, each checked, every fault named by its place
+    tokenizer_files  a folder's tokenizer files -> vocabulary, settings and added tokens
+    tokenizer        text -> token ids with character offsets, as BERT splits it
+    windows          examples -> windows that fit the model, with their labels
+    batches          windows -> padded tensors, and which of them each step takes
 """

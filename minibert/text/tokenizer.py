@@ -1,11 +1,10 @@
 """Text -> token ids with character offsets: BERT's WordPiece tokenizer, read from a model folder.
 
-The tokenizing itself is the `tokenizers` library's. This file reads a published `tokenizer.json` or `vocab.txt` into
-one fixed kind of tokenizer, so that no other setting in the files (padding, truncation, special tokens that match
+The tokenizing itself is the `tokenizers` library's. This file makes one fixed kind of tokenizer of a folder's
+vocabulary, settings and added tokens, so that nothing else in its files (padding, truncation, special tokens that match
 inside a text) can change a text's tokens. In: a folder or hub id. Out: a `Tokenizer`. Next: `windows.py`.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
@@ -16,15 +15,10 @@ import numpy as np
 import tokenizers
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
 from minibert.support.hub import find_folder
 from minibert.text.squad import text_fault
+from minibert.text.tokenizer_files import SPECIAL_TOKENS, read_tokenizer_files
 
-# Saved with a model byte for byte, so that other libraries read the folder as they would the original.
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-SETTINGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")  # of tokenizer_config.json
-MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
 CHUNK = 1000  # texts encoded at once: the library's own objects take far more memory than our arrays
 
 
@@ -95,89 +89,23 @@ def load_tokenizer(name_or_dir: str | os.PathLike, revision: str | None = None) 
     Raises BadInput for a tokenizer other than BERT's. A `vocab.txt` whose casing no file states is cased if an ordinary
     token has a capital letter.
     """
-    folder = find_folder(name_or_dir, revision)
-    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
-    settings_file = folder / "tokenizer_config.json"
-    if "tokenizer.json" in files:
-        source = folder / "tokenizer.json"
-        vocab, settings = parse_tokenizer(read_json(source), source)
-    elif "vocab.txt" in files:
-        source = folder / "vocab.txt"
-        vocab, settings = parse_vocab(files["vocab.txt"], source), {}
-        if settings_file.name in files:
-            settings = read_json(settings_file)
-        if not isinstance(settings, dict):
-            raise BadInput(settings_file, "", f"expected a JSON object, found a {type(settings).__name__}")
-        if settings.get("do_lower_case") is None:
-            settings["do_lower_case"] = not has_capitals(vocab)
-            # Saved with the other files, so that every later reader of a saved folder takes the same casing.
-            files[settings_file.name] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-    else:
-        raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt; copy them from the original model")
-    return Tokenizer(wordpiece(vocab, settings, source), files, source)
+    read = read_tokenizer_files(find_folder(name_or_dir, revision))
+    backend = wordpiece(read.vocab, read.settings, read.source)
+    for token in read.added:
+        backend.add_tokens([tokenizers.AddedToken(token.content, **token.flags)])
+        found = backend.token_to_id(token.content)
+        if token.id not in (None, found):
+            what = f"expected id {found}, as the vocabulary and the added tokens before it say, found {token.id}"
+            raise BadInput(token.file, f"added token {token.content!r}", what)
+    return Tokenizer(backend, read.files, read.source)
 
 
-def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[str, Any]]:
-    """The vocabulary of a `tokenizer.json`, and its settings under the names of tokenizer_config.json."""
-    parts: dict[str, dict] = {}
-    for key, kind in (("model", "WordPiece"), ("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
-        part = content.get(key) if isinstance(content, dict) else None
-        if isinstance(part, dict) and "continuing_subword_prefix" in part:
-            part = {"type": kind} | part  # old files leave out the model's type
-        if not isinstance(part, dict) or part.get("type") != kind:
-            raise BadInput(source, key, f"is not of type {kind}; only BERT's own tokenizer is supported")
-        parts[key] = part
-    model, normalizer = parts["model"], parts["normalizer"]
-    for place, found, expected in (
-        ("version", content.get("version"), "1.0"),
-        ("model.unk_token", model.get("unk_token"), "[UNK]"),
-        ("model.continuing_subword_prefix", model.get("continuing_subword_prefix"), "##"),
-    ):
-        if found != expected:
-            raise BadInput(source, place, f"expected {expected!r}, found {found!r}")
-    vocab, added_tokens = model.get("vocab"), content.get("added_tokens") or []
-    if not isinstance(vocab, dict) or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in vocab.values()):
-        raise BadInput(source, "model.vocab", f"expected an object of tokens with ids from 0 to {MOST_TOKENS - 1}")
-    if len(set(vocab.values())) < len(vocab):
-        raise BadInput(source, "model.vocab", "two tokens have the same id")
-    if not isinstance(added_tokens, list):
-        raise BadInput(source, "added_tokens", f"expected a list, found a {type(added_tokens).__name__}")
-    for token in added_tokens:
-        if not isinstance(token, dict) or str(token.get("content")) not in vocab:
-            raise BadInput(source, "added_tokens", f"{token!r} is not in the vocabulary, which is not supported")
-    names = ("lowercase", "strip_accents", "handle_chinese_chars")
-    return vocab, {setting: normalizer.get(name) for setting, name in zip(SETTINGS, names)}
-
-
-def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
-    """token -> id of a `vocab.txt`, one token per line. Only a line feed ends a line: other separators are tokens."""
-    try:
-        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise BadInput(source, f"byte {error.start}", "is not UTF-8; convert the file") from error
-    vocab: dict[str, int] = {}
-    for number, line in enumerate(lines):
-        token = line.removesuffix("\r")
-        if token in vocab:
-            raise BadInput(source, f"line {number + 1}", f"{token!r} is on line {vocab[token] + 1} too; remove one")
-        vocab[token] = number
-    return vocab
-
-
-def has_capitals(vocab: dict[str, int]) -> bool:
-    """Whether an ordinary token (not "[CLS]" and the like) has a capital letter: the mark of a cased vocabulary."""
-    return any(token != token.lower() for token in vocab if not (token[:1] == "[" and token[-1:] == "]"))
-
-
-def wordpiece(vocab: dict[str, int], settings: dict[str, Any], source: Path) -> tokenizers.Tokenizer:
+def wordpiece(vocab: dict[str, int], settings: dict[str, Any], source: str | Path) -> tokenizers.Tokenizer:
     """BERT's tokenizer: clean, lower-case if uncased, split at whitespace and punctuation, then longest pieces first.
 
     A setting that is absent or null has BERT's default. No special token matches inside a text: "[SEP]" in a question
     is ordinary text and does not end the question.
     """
-    for key in SETTINGS:
-        if not isinstance(settings.get(key), (bool, type(None))):
-            raise BadInput(source, key, f"expected true or false, found {settings[key]!r}")
     for token in vocab:
         if fault := text_fault(token, may_be_blank=True):
             raise BadInput(source, f"token {token!r}", fault)

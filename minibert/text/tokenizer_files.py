@@ -1,0 +1,272 @@
+"""The tokenizer files of a model folder -> its vocabulary, its settings and its added tokens.
+
+A published folder has up to five such files, and they can contradict each other. What they ask for is honoured as by
+`transformers`' fast BERT tokenizer, or refused with the file's name. Out: a `TokenizerFiles`. Next: `tokenizer.py`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minibert.support.errors import BadInput
+from minibert.support.files import read_json
+from minibert.support.signals import tell
+from minibert.text.squad import text_fault
+
+SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
+# Saved with a model byte for byte, so that other libraries read the folder as they would the original.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE)
+SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+STAY_TEXT = (*SPECIAL_TOKENS, "[MASK]")  # are never matched in a text
+MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
+
+# Values of `tokenizer_class`. For BERT's classes, transformers takes only the vocabulary and the added tokens from
+# tokenizer.json, and the settings from tokenizer_config.json; for the general ones, everything from tokenizer.json.
+BERT_CLASSES = [f"{kind}Tokenizer{fast}" for kind in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")]
+GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# The settings of tokenizer_config.json that change how a text is split, and their defaults in transformers.
+DEFAULTS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+SETTINGS = tuple(DEFAULTS)
+# Others, with the only value that is supported.
+FIXED: dict[str, Any] = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
+FIXED |= {"do_basic_tokenize": True, "clean_text": True, "wordpieces_prefix": "##", "auto_map": None}
+FIXED |= {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
+
+
+class AddedToken(NamedTuple):
+    """A token that is matched in a text before the text is split. `id` None: the next one after the vocabulary."""
+
+    content: str
+    id: int | None
+    flags: dict[str, bool]
+    file: Path
+
+
+class TokenizerFiles(NamedTuple):
+    """What the files say. `source` is the file of the vocabulary; `files` is what to save, name -> bytes."""
+
+    vocab: dict[str, int]
+    settings: dict[str, Any]
+    added: list[AddedToken]
+    source: Path
+    files: dict[str, bytes]
+
+
+def read_tokenizer_files(folder: Path) -> TokenizerFiles:
+    """Read a folder's tokenizer from `tokenizer.json`, else from `vocab.txt`. BadInput names file, place and remedy."""
+    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    if "tokenizer.json" not in files and "vocab.txt" not in files:
+        raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt; copy them from the original model")
+    settings, config = read_object(folder / SETTINGS_FILE), read_object(folder / "config.json")
+    check_class(folder / SETTINGS_FILE, settings)
+    check_flags(folder / SETTINGS_FILE, settings)
+    if settings.get("tokenizer_class") is None and config.get("tokenizer_class") is not None:
+        check_class(folder / "config.json", config)
+        settings["tokenizer_class"] = config["tokenizer_class"]
+        files[SETTINGS_FILE] = to_bytes(settings)  # the config.json that is saved with a model does not name it
+    is_general = settings.get("tokenizer_class") in GENERAL_CLASSES
+    content = None
+    if "tokenizer.json" in files:
+        source = folder / "tokenizer.json"
+        content = read_json(source)
+        vocab, chosen = parse_tokenizer(content, source)
+        if not is_general:
+            chosen = settle(chosen, settings, source)
+    else:
+        source = folder / "vocab.txt"
+        vocab, chosen = parse_vocab(files["vocab.txt"], source), {key: settings.get(key) for key in SETTINGS}
+        if chosen["do_lower_case"] is None:
+            # Saved with the other files, so that every later reader of a saved folder takes the same casing.
+            chosen["do_lower_case"] = settings["do_lower_case"] = not has_capitals(vocab)
+            files[SETTINGS_FILE] = to_bytes(settings)
+    return TokenizerFiles(vocab, chosen, added_tokens(folder, settings, content, is_general), source, files)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty without the file."""
+    content = read_json(file) if file.is_file() else {}
+    if not isinstance(content, dict):
+        raise BadInput(file, "", f"expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def to_bytes(settings: dict[str, Any]) -> bytes:
+    return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+
+
+def check_class(file: Path, content: dict[str, Any]) -> None:
+    """BadInput if the file names a class of tokenizer that does not split texts as BERT's."""
+    name = content.get("tokenizer_class")
+    if name not in (None, *BERT_CLASSES, *GENERAL_CLASSES):
+        what = f"expected BertTokenizer, found {name!r}; choose a model with BERT's WordPiece tokenizer"
+        raise BadInput(file, "tokenizer_class", what)
+
+
+def check_flags(file: Path, settings: dict[str, Any]) -> None:
+    """BadInput for a setting that is not true, false or null, and for one that asks for another tokenizer."""
+    for key in SETTINGS:
+        if not isinstance(settings.get(key), (bool, type(None))):
+            raise BadInput(file, key, f"expected true or false, found {settings[key]!r}")
+    for key, expected in FIXED.items():
+        found = settings.get(key)
+        found = found.get("content", found) if isinstance(found, dict) else found
+        if found is not None and found != expected:
+            what = f"expected {json.dumps(expected)}, found {found!r}; only BERT's own tokenizer is supported"
+            raise BadInput(file, key, what)
+    never_split = settings.get("never_split") or []
+    if not isinstance(never_split, list) or any(token not in STAY_TEXT for token in never_split):
+        what = f"expected null, found {never_split!r}; remove the key to split these words as transformers does"
+        raise BadInput(file, "never_split", what)
+
+
+def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """The vocabulary of a `tokenizer.json`, and its settings under the names of tokenizer_config.json."""
+    parts: dict[str, dict] = {}
+    for key, kind in (("model", "WordPiece"), ("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
+        part = content.get(key) if isinstance(content, dict) else None
+        if isinstance(part, dict) and "continuing_subword_prefix" in part:
+            part = {"type": kind} | part  # old files leave out the model's type
+        if not isinstance(part, dict) or part.get("type") != kind:
+            raise BadInput(source, key, f"is not of type {kind}; only BERT's own tokenizer is supported")
+        parts[key] = part
+    model, normalizer = parts["model"], parts["normalizer"]
+    for place, found, expected in (
+        ("version", content.get("version"), "1.0"),
+        ("model.unk_token", model.get("unk_token"), "[UNK]"),
+        ("model.continuing_subword_prefix", model.get("continuing_subword_prefix"), "##"),
+        ("model.max_input_chars_per_word", model.get("max_input_chars_per_word", 100), 100),
+        ("normalizer.clean_text", normalizer.get("clean_text", True), True),
+    ):
+        if found != expected:
+            raise BadInput(source, place, f"expected {expected!r}, found {found!r}")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in vocab.values()):
+        raise BadInput(source, "model.vocab", f"expected an object of tokens with ids from 0 to {MOST_TOKENS - 1}")
+    if len(set(vocab.values())) < len(vocab):
+        raise BadInput(source, "model.vocab", "two tokens have the same id")
+    names = ("lowercase", "strip_accents", "handle_chinese_chars")
+    settings = {setting: normalizer.get(name) for setting, name in zip(SETTINGS, names)}
+    check_flags(source, settings)
+    return vocab, settings
+
+
+def settle(in_json: dict[str, Any], settings: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The settings where tokenizer.json has some and tokenizer_config.json others.
+
+    What tokenizer_config.json states counts, as in transformers. Where it states nothing, transformers takes defaults,
+    whatever tokenizer.json says. The weights may have been trained with either, so a difference is refused.
+    """
+    stated = {key: settings[key] for key in SETTINGS if settings.get(key) is not None}
+    chosen = in_json | stated
+    if effective(chosen) != effective(DEFAULTS | stated):
+        names = [key for key in SETTINGS if key not in stated and in_json[key] not in (DEFAULTS[key], None)]
+        found = ", ".join(f'"{key}": {json.dumps(in_json[key])}' for key in names)
+        what = f"asks for {found}, but transformers takes its defaults where {SETTINGS_FILE} does not state them; "
+        raise BadInput(source, "normalizer", f"{what}write there what the model was trained with")
+    if effective(chosen) != effective(in_json):
+        tell(f"warning: {source}: its normalizer is overruled by {SETTINGS_FILE} ({stated}), as in transformers")
+    return chosen
+
+
+def effective(settings: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """The settings with their defaults filled in: accents are stripped if letters are lower-cased."""
+    lower, strip, chinese = (settings[key] for key in SETTINGS)
+    return lower is not False, lower is not False if strip is None else strip, chinese is not False
+
+
+def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
+    """token -> id of a `vocab.txt`, one token per line. Only a line feed ends a line: other separators are tokens.
+
+    Of two equal tokens the later one counts, as in transformers. An empty line is no token.
+    """
+    try:
+        lines = raw.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(source, f"byte {error.start}", "is not UTF-8; convert the file") from error
+    vocab: dict[str, int] = {}
+    repeated = []
+    for number, line in enumerate(lines):
+        token = line.rstrip() or line.removesuffix("\r")  # whitespace alone can be a token
+        if token in vocab:
+            repeated.append(f"{token!r} on lines {vocab[token] + 1} and {number + 1}")
+        if token:
+            vocab[token] = number
+    if repeated:
+        count = f"{len(repeated)} tokens appear" if len(repeated) > 1 else "a token appears"
+        tell(f"warning: {source}: {count} twice ({repeated[0]}); the later line counts")
+    return vocab
+
+
+def has_capitals(vocab: dict[str, int]) -> bool:
+    """Whether an ordinary token (not "[CLS]" and the like) has a capital letter: the mark of a cased vocabulary."""
+    return any(token != token.lower() for token in vocab if not (token[:1] == "[" and token[-1:] == "]"))
+
+
+def added_tokens(folder: Path, settings: dict[str, Any], content: Any, is_general: bool) -> list[AddedToken]:
+    """The tokens that the files add to the vocabulary or match as a whole, but BERT's five, which stay text.
+
+    As in transformers: those of `added_tokens_decoder` in tokenizer_config.json; without that key, those of
+    added_tokens.json and tokenizer.json. Then the special tokens that are only named.
+    """
+    file, decoder = folder / SETTINGS_FILE, settings.get("added_tokens_decoder")
+    special_map = read_object(folder / SPECIAL_FILE) if decoder is None else {}
+    check_flags(folder / SPECIAL_FILE, special_map)
+    lists = [content[key] for content in (settings, special_map) for key in SPECIAL_LISTS if content.get(key)]
+    if any(other != lists[0] for other in lists):
+        what = f"{SETTINGS_FILE} and {SPECIAL_FILE} list different special tokens: {lists[0]!r} and {lists[-1]!r}"
+        raise BadInput(folder, "additional special tokens", f"{what}; leave one list")
+    named = named_tokens(settings | special_map)
+    rows: list[tuple[Path, Any, Any]] = []  # file, id, fields
+    if isinstance(decoder, dict):
+        rows += [(file, token_id, fields) for token_id, fields in decoder.items()]
+    elif decoder is not None:
+        raise BadInput(file, "added_tokens_decoder", f"expected a JSON object, found a {type(decoder).__name__}")
+    for name, token_id in (read_object(folder / ADDED_FILE) if decoder is None else {}).items():
+        rows.append((folder / ADDED_FILE, token_id, {"content": name, "special": name in named}))
+    if content and (is_general or decoder is None):
+        file = folder / "tokenizer.json"
+        listed = content.get("added_tokens") or []
+        if not isinstance(listed, list):
+            raise BadInput(file, "added_tokens", f"expected a list, found a {type(listed).__name__}")
+        rows += [(file, fields.get("id") if isinstance(fields, dict) else None, fields) for fields in listed]
+    tokens = {}
+    for file, token_id, fields in rows:
+        if not re.fullmatch("[0-9]{1,7}", str(token_id)):
+            raise BadInput(file, "added tokens", f"expected an id from 0 to {MOST_TOKENS - 1}, found {token_id!r}")
+        token = added_token(file, int(token_id), fields)
+        tokens[token.content] = token
+    for fields in named.values():
+        token = added_token(folder / SETTINGS_FILE, None, fields)
+        tokens.setdefault(token.content, token)
+    matched = [token for token in tokens.values() if token.content not in STAY_TEXT]
+    if settings.get("split_special_tokens") and matched:
+        what = f"expected false, as there are added tokens ({matched[0].content!r}); remove the key or the tokens"
+        raise BadInput(folder / SETTINGS_FILE, "split_special_tokens", what)
+    return sorted(matched, key=lambda token: MOST_TOKENS if token.id is None else token.id)
+
+
+def named_tokens(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """name -> fields of the special tokens in keys like `mask_token` and in the lists of additional ones."""
+    values = [value for key, value in settings.items() if key.endswith("_token")]
+    for key in SPECIAL_LISTS:
+        several = settings.get(key) or []
+        values += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
+    tokens = [{"content": value} if isinstance(value, str) else value for value in values]
+    tokens = [fields for fields in tokens if isinstance(fields, dict) and "content" in fields]
+    return {str(fields["content"]): fields | {"special": True} for fields in tokens}
+
+
+def added_token(file: Path, token_id: int | None, fields: Any) -> AddedToken:
+    """An added token whose fields have the right types. One that is not special is matched in the normalised text."""
+    content = fields.get("content") if isinstance(fields, dict) else None
+    if not isinstance(content, str) or not content.strip():
+        raise BadInput(file, "added tokens", f"expected an object with the token's content, found {fields!r}")
+    if fault := text_fault(content):
+        raise BadInput(file, f"added token {content!r}", fault)
+    flags = {key: fields[key] for key in FLAGS if key in fields}
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise BadInput(file, f"added token {content!r}", f"expected true or false for its flags, found {flags}")
+    return AddedToken(content, token_id, {"normalized": not flags.get("special", False)} | flags, file)
