@@ -25,7 +25,6 @@ from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, Windows, flat_rows, make_windows
 
-PADDED_ROWS = 127  # embedding rows that a model may have beyond its tokenizer's tokens: sizes get rounded up to 128
 SHORTEST_WINDOW = 8  # tokens
 
 
@@ -105,9 +104,9 @@ def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_
 
 
 def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
-    """BadInput if the tokenizer is not the model's: an id without an embedding row would crash, others be noise."""
+    """BadInput if the tokenizer has more tokens than the model embeddings. Fewer are common: models get padded."""
     rows = model.config.vocab_size
-    if not rows - PADDED_ROWS <= tokenizer.vocab_size <= rows:
+    if tokenizer.vocab_size > rows:
         what = f"the model has {rows} tokens, the tokenizer {tokenizer.vocab_size}; use the tokenizer of this model"
         raise BadInput(name, "vocab_size", what)
 

@@ -1,4 +1,4 @@
-"""`config.json` -> `BertConfig`, and back.
+"""`config.json` or `bert_config.json` -> `BertConfig`, and back.
 
 In: the file of a BERT or a DistilBERT model; the two spell the same sizes differently. Out: a `BertConfig`. Every value
 is checked before anything is built from it, because the file may come from a stranger. Next: `weight_files.py`.
@@ -12,6 +12,14 @@ from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 
 ARCHITECTURES = {"bert": "BertForQuestionAnswering", "distilbert": "DistilBertForQuestionAnswering"}
+# Keys whose other values mean another computation, and the values that mean ours.
+FIXED: dict[str, tuple] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),  # otherwise a token attends only to those before it
+    "add_cross_attention": (False,),
+    "pruned_heads": ({}, None),
+}
+EXACT_GELU = ("gelu", "gelu_python")  # two names of one function
 
 
 class Field(NamedTuple):
@@ -50,23 +58,25 @@ def keys(model_type: str) -> dict[str, str]:
 
 
 def load_config(folder: Path) -> BertConfig:
-    """Read and check a model folder's `config.json`. Keys that we do not use are ignored.
+    """Read and check a model folder's `config.json`, or google's `bert_config.json`. Keys not used here are ignored.
 
     Raises BadInput naming the file, the key and the value.
     """
-    file = Path(folder) / "config.json"
+    file, of_google = Path(folder) / "config.json", Path(folder) / "bert_config.json"
     if not file.is_file():
-        raise BadInput(file, "", "file not found: a model folder holds a config.json; check the model's name")
+        if not of_google.is_file():
+            raise BadInput(file, "", "file not found: a model folder holds a config.json; check the model's name")
+        file = of_google
     content = read_json(file)
     if not isinstance(content, dict):
         raise BadInput(file, "", f"expected a JSON object, found {type(content).__name__}")
-    model_type = content.get("model_type", "bert")
-    if model_type not in list(ARCHITECTURES):  # a list, because an unhashable value in the file would break a dict
-        raise BadInput(file, "model_type", f"expected {' or '.join(ARCHITECTURES)}, found {model_type!r}")
-    if (positions := content.get("position_embedding_type", "absolute")) != "absolute":
-        raise BadInput(file, "position_embedding_type", f"expected 'absolute', found {positions!r}")
+    model_type = kind_of_model(file, content)
+    for key, expected in FIXED.items():
+        if (found := content.get(key, expected[0])) not in expected:
+            what = f"expected {expected[0]!r}, found {found!r}; this kind of encoder is not supported, choose another"
+            raise BadInput(file, key, what)
 
-    values = {"model_type": model_type}
+    values: dict[str, Any] = {"model_type": model_type}
     if model_type == "distilbert":
         values |= {"type_vocab_size": 0, "qa_dropout": 0.1}
     for name, key in keys(model_type).items():
@@ -84,11 +94,27 @@ def load_config(folder: Path) -> BertConfig:
     return config
 
 
+def kind_of_model(file: Path, content: dict[str, Any]) -> str:
+    """`model_type`; where the file has none, what its architecture or the spelling of its sizes says."""
+    key, found = "model_type", content.get("model_type")
+    if "model_type" not in content and content.get("architectures"):
+        key, found = "architectures", str(content["architectures"])
+        name = found.lower().strip("[' ")
+        found = next((kind for kind in ARCHITECTURES if name.startswith(kind)), found)
+    elif "model_type" not in content:
+        found = "distilbert" if "n_layers" in content else "bert"
+    if found not in list(ARCHITECTURES):  # a list, because an unhashable value in the file would break a dict
+        families = " or ".join(ARCHITECTURES)
+        raise BadInput(file, key, f"expected {families}, found {found!r}; choose a model of one of these families")
+    return str(found)
+
+
 def check(file: Path, key: str, value: Any, name: str) -> Any:
     """The value, if it has the right type and is in the range of the field `name`."""
     if name == "hidden_act":
-        if value != "gelu":
-            raise BadInput(file, key, f"expected 'gelu' (the exact one), found {value!r}")
+        if value not in EXACT_GELU:
+            what = f"expected 'gelu' (the exact one), found {value!r}; choose a model with this activation"
+            raise BadInput(file, key, what)
         return value
     _, least, most, _ = FIELDS[name]
     is_whole = isinstance(least, int)

