@@ -191,7 +191,10 @@ MAIN, V2 = "a" * 40, "b" * 40
 REVISIONS = {"main": MAIN, MAIN: MAIN, "v2": V2, V2: V2}
 WANTED = ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
 UNWANTED = ["pytorch_model.bin", "tf_model.h5", "README.md", "code.py", "onnx/model.safetensors", "onnx/config.json"]
+PICKLED = ["config.json", "vocab.txt", "pytorch_model.bin"]
 REPOSITORIES = {"someone/tiny": [*WANTED, *UNWANTED], hub.MINILM_HUB_ID: ["config.json", "model.safetensors"]}
+REPOSITORIES |= {"someone/pickled": PICKLED, "someone/converted": PICKLED}
+REQUESTS = {"someone/converted": [("Fix the card", 1, True), ("Adding `safetensors` variant of this model", 3, True)]}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -215,6 +218,13 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         owner, name, route, revision, file = path + [""] * (5 - len(path))
         repository = f"{owner}/{name}"
         files, commit = REPOSITORIES.get(repository), REVISIONS.get(revision)
+        if route == "discussions":
+            keys = ("title", "num", "isPullRequest")
+            fixed = {"author": {"name": "SFconvertbot"}, "status": "open", "createdAt": "2024-01-01T00:00:00.000Z"}
+            fixed |= {"repo": {"name": repository, "type": "model"}}
+            found = [dict(zip(keys, request)) | fixed for request in REQUESTS.get(repository, [])]
+            listing = {"discussions": found, "count": len(found), "start": 0}
+            return self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
         if files is None or commit is None or (route == "resolve" and file not in files):
             code = "RepoNotFound" if files is None else "RevisionNotFound" if commit is None else "EntryNotFound"
             return self.answer(404, b"", {"X-Error-Code": code})
@@ -305,6 +315,22 @@ def test_the_revision_is_passed_on(server, revision):
 def test_what_the_hub_does_not_have_is_refused_in_one_line(server, weights, words, start, part):
     line = refusal(*words, start=start)
     assert part in line and f"not in {weights} or {hub.user_cache()}" in line and "OFFLINE" not in line
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "end"),
+    [
+        ("someone/pickled", "'pickled/model.safetensors', {'format': 'pt'})\""),
+        ("someone/converted", "a pull request of the hub's bot has converted ones: add --revision refs/pr/3"),
+    ],
+)
+def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hub_id, end):
+    line = refusal(
+        hub_id, start=f"{hub_id}: revision main: has no safetensors weights, and pickled ones are never opened"
+    )
+    assert line.endswith(end)
+    assert ("hf download someone/pickled --local-dir pickled && python -c " in line) is (hub_id == "someone/pickled")
+    assert not any("pytorch_model.bin" in path for path in server.seen)  # not even downloaded
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
