@@ -16,7 +16,7 @@ from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json, write_json
 from minibert.support.hub import find_folder, is_hub_id, upload
-from minibert.text.tokenizer import TOKENIZER_FILES
+from minibert.text.tokenizer_files import TOKENIZER_FILES
 from minibert.training.card import card
 from minibert.training.run_folder import verify
 from minibert.training.settings import NAME_OR_DIR, option
