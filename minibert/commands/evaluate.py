@@ -64,7 +64,7 @@ def score_file(predictions: str, data: str | None) -> None:
     if data is None:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
-    examples = read_squad(data, version_2_with_negative=True)
+    examples = read_squad(data, version_2_with_negative=True, needs_ids=True)
     print(json.dumps(score(examples, read_predictions(predictions))))
 
 

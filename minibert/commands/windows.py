@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minibert.commands import flags
+from minibert.evaluation.check import count_windows
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
 from minibert.text.squad import Example, read_squad
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
         own = np.flatnonzero(windows.example == i)
         for number, w in enumerate(own):
             print(f"window {number + 1} of {len(own)}: {picture(example, windows[int(w)], tokenizer)}", end="\n\n")
-    print(json.dumps(windows.counts))
+    print(json.dumps(windows.counts | count_windows(examples, windows, tokenizer)))
 
 
 def picture(example: Example, window: Window, tokenizer: Tokenizer) -> str:

@@ -3,6 +3,7 @@
 Its files, in the order of their imports:
 
     scorer       exact match and F1, v1.1 and v2.0
+    check        what a data file holds: faults, counts, leakage, the best score that is possible
     predictions  prediction files: read and write
     evaluate     a model and SQuAD data -> scores and predictions
 """

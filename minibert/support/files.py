@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from minibert.support.errors import BadInput
 from minibert.support.signals import tell
 
 LOCK = ".lock"  # of a run's folder
+NOT_JSON = " is not a JSON value"
 
 # What a file that is not JSON starts with, after whitespace.
 OTHER_FORMATS = {
@@ -51,7 +53,14 @@ def read_json(file: str | os.PathLike) -> Any:
     except RecursionError as error:
         raise BadInput(file, "", "nested too deeply") from error
     except ValueError as error:  # from a hook below, or an integer of thousands of digits
-        raise BadInput(file, "", str(error)) from error
+        word = str(error).removesuffix(NOT_JSON)
+        raise BadInput(file, next(iter(lines_of(text, word)), ""), str(error)) from error
+
+
+def lines_of(text: str, *words: str) -> list[str]:
+    """The lines of a JSON text where one of these words stands outside of strings, as "line 7"."""
+    tokens = re.finditer(r'"(?:[^"\\]|\\.)*"|[^\s"\[\]{}:,]+', text)
+    return [f"line {text.count(chr(10), 0, token.start()) + 1}" for token in tokens if token[0] in words]
 
 
 def read_text(file: str | os.PathLike) -> str:
@@ -84,7 +93,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def refuse(constant: str) -> NoReturn:
     """Raise ValueError for NaN and Infinity, which `json` accepts although they are not JSON."""
-    raise ValueError(f"{constant} is not a JSON value")
+    raise ValueError(constant + NOT_JSON)
 
 
 def finite(number: str) -> float:

@@ -2,7 +2,10 @@
 
 Its files, in the order in which they import each other:
 
+    offsets          where an answer stands that is not at its offset
+    formats          data of other tools -> SQuAD's nesting
     squad            JSON -> examples, each checked, every fault named by its place
+    repair           a repaired copy of a file, with a list of its changes
     tokenizer_files  a folder's tokenizer files -> vocabulary, settings and added tokens
     tokenizer        text -> token ids with character offsets, as BERT splits it
     windows          examples -> windows that fit the model, with their labels

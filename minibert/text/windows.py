@@ -146,7 +146,9 @@ def make_windows(
     encoded_questions = tokenizer.encode([example.question.strip() for example in examples])
     cls, sep = np.array([[tokenizer.cls_id], [tokenizer.sep_id]], np.int32)
     nowhere = np.zeros((max_seq_length, 2), np.int32)  # offsets of tokens outside the context
-    counts = dict.fromkeys("questions windows exact widened unanswered untokenized lost cut_questions".split(), 0)
+    counts = dict.fromkeys(
+        "questions windows exact widened narrowed unanswered untokenized lost cut_questions".split(), 0
+    )
     ids, offsets, rows = [cls[:0]], [nowhere[:0]], []
 
     for number, (example, (all_question_ids, _)) in enumerate(zip(examples, encoded_questions)):
@@ -198,8 +200,10 @@ def outcome(answer: tuple[int, int] | None, span: Span | None, offsets: np.ndarr
         return "unanswered"
     if span is None:
         return "untokenized"  # the tokenizer dropped all of the answer's characters
-    is_exact = offsets[span[0], 0] == answer[0] and offsets[span[1], 1] == answer[1]
-    return "exact" if is_exact else "widened"  # widened: the answer begins or ends inside a token
+    start, end = offsets[span[0], 0], offsets[span[1], 1]
+    if start < answer[0] or end > answer[1]:
+        return "widened"  # the answer begins or ends inside a token
+    return "exact" if (start, end) == answer else "narrowed"  # its first or last character is in no token
 
 
 def flat_rows(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -18,12 +18,14 @@ from typing import Any, ParamSpec
 import torch
 
 from minibert.answers.predict import check_pair, window_length
+from minibert.evaluation.check import count_windows, unknown_warning
 from minibert.model.weights import load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import choose_machine, keep_memory
+from minibert.support.signals import tell
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
@@ -169,6 +171,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     windows = make_windows(examples, tokenizer, *sizes)
     spans = windows.end_positions - windows.start_positions + 1
     windows.counts["too_long"] = int((spans > settings.max_answer_length).sum())  # no prediction could match them
+    windows.counts.update(count_windows(examples, windows, tokenizer))
     eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *sizes)) if eval_examples else None
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if checkpoint:
@@ -176,6 +179,8 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
         say_resumed(training)
     say(f"{settings.model}: {report}")
     say(f"data: {json.dumps(windows.counts)}")
+    if ranks.is_main() and (warning := unknown_warning(windows.counts, windows)):
+        tell(warning)
     say(
         f"{training.total_steps} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, "
         f"learning rate {rate:g}, on {machine} ({torch.get_num_threads()} threads), into {settings.run_folder}"

@@ -93,7 +93,7 @@ def test_several_files_are_read_in_order(write):
 def test_a_test_set_without_any_answer_is_read_for_prediction_but_not_for_training(write, answers):
     file = write(squad(question(answers=answers), question(id="q2", answers=answers)))
     assert [e.answers for e in read_squad([write(squad(question(id="q0")), "gold.json"), file])[1:]] == [(), ()]
-    with pytest.raises(BadInput, match=r"no answers.*1 more bad"):
+    with pytest.raises(BadInput, match=r"no answers.*first of 2 faults"):
         read_squad(file, training=True)
 
 
@@ -114,16 +114,92 @@ ACCEPTED = {
     "one long word": answered("x" * 5000, "x" * 200, 7),
     "a context without text": squad(IMPOSSIBLE, context=" \n\t"),
     "an empty context": squad(IMPOSSIBLE, context=""),
+    "a list of articles": GOOD["data"],
+    "a list of paragraphs": GOOD["data"][0]["paragraphs"],
+    "paragraphs in the place of articles": {"data": GOOD["data"][0]["paragraphs"]},
+    "one article": GOOD["data"][0],
+    "one paragraph": GOOD["data"][0]["paragraphs"][0],
 }
+
+
+def paragraphs(top) -> list[dict]:
+    """Every paragraph of a file's content, at whatever level its list begins."""
+    if isinstance(top, list):
+        return [paragraph for item in top for paragraph in paragraphs(item)]
+    return [top] if "qas" in top else paragraphs(top.get("data", top.get("paragraphs")))
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_is_accepted_and_the_text_stays_as_it_was(write, name):
     file = write(ACCEPTED[name])
-    paragraph = json.loads(file.read_text("utf-8-sig"))["data"][-1]["paragraphs"][-1]
+    paragraph = paragraphs(json.loads(file.read_text("utf-8-sig")))[-1]
     example = read_squad(file, training=True)[-1]
     assert (example.context, example.question) == (paragraph["context"], paragraph["qas"][-1]["question"])
     assert all(example.context[start : start + len(text)] == text for text, start in example.answers)
+
+
+ANSWERED = (Gold("1871", 39),)
+TAKEN = {  # changes of a question -> (id, answers, is_impossible), and what is said of it
+    "an integer id": ({"id": 17}, ("17", ANSWERED, None), ""),
+    "a number as an id": ({"id": 17.5}, ("17.5", ANSWERED, None), ""),
+    "no id": ({"id": ...}, (PLACE, ANSWERED, None), ""),
+    "a null id": ({"id": None}, (PLACE, ANSWERED, None), ""),
+    **{
+        f"start {start!r}": ({"answers": [{"text": "1871", "answer_start": start}]}, ("q1", ANSWERED, None), "")
+        for start in (39.0, "39", " 39 ", "39.0")
+    },
+    **{
+        f"start {start!r}, one place": (
+            {"answers": [{"text": "1871", "answer_start": start}]},
+            ("q1", ANSWERED, None),
+            "only place of its text: 1",
+        )
+        for start in (-1, -1.0, "-1", None, "")
+    },
+    "no start, one place": ({"answers": [{"text": "1871"}]}, ("q1", ANSWERED, None), "only place of its text: 1"),
+    "a number as a text": ({"answers": [{"text": 1871, "answer_start": 39}]}, ("q1", ANSWERED, None), ""),
+    **{
+        f"empty text {text!r} at {start}": (
+            {"answers": [{"text": text, "answer_start": start}], "is_impossible": True},
+            ("q1", (), True),
+            "no answers: 1",
+        )
+        for text, start in (("", -1), ("", 0), (" ", 5), (None, None))
+    },
+    "an empty text beside an answer": (
+        {"answers": [{"text": "", "answer_start": 0}, ANSWER]},
+        ("q1", ANSWERED, None),
+        "no answers: 1",
+    ),
+    **{
+        f"whitespace {text!r} at {start}": (
+            {"answers": [{"text": text, "answer_start": start}]},
+            ("q1", ANSWERED, None),
+            "outer whitespace: 1",
+        )
+        for text, start in ((" 1871", 39), ("1871 ", 38), ("\n1871\t", 38), ("1871 ", 39), ("1871", 38))
+    },
+    "answers as columns": (
+        {"answers": {"text": ["1871"], "answer_start": [39]}, "is_impossible": None},
+        ("q1", ANSWERED, None),
+        "",
+    ),
+    "one answer without a list": ({"answers": ANSWER}, ("q1", ANSWERED, None), ""),
+    **{f"is_impossible {v!r}": ({"is_impossible": v}, ("q1", ANSWERED, False), "") for v in (0, 0.0, "False", "no")},
+    **{
+        f"is_impossible {v!r}": ({"is_impossible": v, "answers": []}, ("q1", (), True), "")
+        for v in (1, 1.0, "true", "TRUE", "1", "yes")
+    },
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_others_write_is_taken_where_its_meaning_is_certain_and_counted(write, capsys, name):
+    changes, expected, says = TAKEN[name]
+    (example,) = read_squad(write(squad(question(**changes))), training=True)
+    assert (example.id, example.answers, example.is_impossible) == expected
+    printed = capsys.readouterr().err
+    assert (printed.startswith("warning: ") and says in printed) if says else printed == ""
 
 
 # ---- what is refused: name -> (content, place, message); the message is a regular expression
@@ -136,8 +212,9 @@ def rows(name: str, make, values, place: str = PLACE, message: str = "{}") -> di
 
 REFUSED = {
     "not JSON": (b"<!DOCTYPE html>", "", "looks like HTML"),
-    **rows("content", lambda top: top, ([question()], "data", 7, None), "data", "expected a list, "),
-    "flat rows": ({"data": [question(context=CONTEXT)]}, "data[0]", "flat rows"),
+    **rows("content", lambda top: top, ("data", 7, None), "data", "expected a list, "),
+    "a list of questions": ([question()], "[0].paragraphs", "expected a list, but it is missing"),
+    "flat rows": ({"data": [question(context=CONTEXT)]}, "", "flat rows.*minibert check --data .* --fix "),
     "predictions": ({"q1": "1871", "q2": ""}, "", "looks like a predictions file"),
     "scores": ({"exact_match": 80.5, "f1": 88.1}, "data", "expected a list, but it is missing"),
     **rows("no questions", lambda data: {"data": data}, ([], [{"paragraphs": []}], squad()["data"]), "data", "0 quest"),
@@ -154,35 +231,55 @@ REFUSED = {
     **rows(
         "question", lambda q: squad(question(question=q)), ("", " \n", "\u200b\u200d", 1), PLACE, "question must be"
     ),
-    "id missing": (squad(question(id=...)), PLACE, "id must be"),
-    **rows("id", lambda value: squad(question(id=value)), (17, None, "", "\t"), message="id must be .* found {}"),
+    **rows("id", lambda value: squad(question(id=value)), ("", "\t", True, [1]), message="id must be .* found {}"),
+    "ids equal as strings": (squad(question(id=1), question(id="1")), f"{PARAGRAPH}.qas[1]", "used before"),
     "id twice": (squad(question(), question()), f"{PARAGRAPH}.qas[1]", r"used before.*qas\[0\]"),
     **rows("no answers", lambda a: squad(question(answers=a), OTHER), (..., None, []), PLACE, "no answers"),
-    "answers as columns": (squad(question(answers={"text": ["x"], "answer_start": [0]})), PLACE, "object of lists"),
+    "answers as columns of two lengths": (
+        squad(question(answers={"text": ["x"], "answer_start": [0, 1]})),
+        PLACE,
+        "1 texts and 2 values",
+    ),
     "answers a string": (squad(question(answers="1871")), PLACE, "answers must be a list, found '1871'"),
     **rows("answer", lambda value: squad(question(answers=[value])), ("1871", {}, None), PLACE, "text must be"),
-    **rows("text", lambda value: answered(CONTEXT, value, 3), ("", " ", None), PLACE, "text must be .* found {}"),
-    "start missing": (answered(CONTEXT, "1871", ...), PLACE, "answer_start must be"),
+    **rows("text", lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
     **rows(
-        "start", lambda v: answered(" x", "x", v), (-1, "1", 1.0, True, None), PLACE, "answer_start must .*found {}"
+        "empty text", lambda value: squad(question(answers=[{"text": value}]), OTHER), ("", None), PLACE, "no answe"
+    ),
+    **rows("start", lambda v: answered("x x", "x", v), (-1, None), PLACE, "no answer_start; the text is at 0, 2: name"),
+    "start missing, nowhere": (answered(CONTEXT, "1872", ...), PLACE, "no answer_start; the text is nowhere"),
+    **rows(
+        "start", lambda v: answered(" x", "x", v), (-2, "b", 1.5, True, "1e0", []), PLACE, "answer_start .*found {}"
     ),
     **rows("start", lambda v: answered(CONTEXT, "1871", v), (44, 99, 10**18), PLACE, "start {}: .*only 44 characters"),
     "answer runs over the end": (answered(CONTEXT, "1871. And", 39), PLACE, "not at answer_start"),
     "one too far": (answered(CONTEXT, "1871", 40), PLACE, r"'1871' is not at answer_start 40.*'871\.'.* 39"),
     "nearest of two": (answered("x ab ab ab", "ab", 6), PLACE, "nearest one is at 5"),
-    "elsewhere": (answered(CONTEXT, "1871", 3), PLACE, "nearest one is at 39"),
+    "elsewhere": (answered(CONTEXT, "1871", 3), PLACE, "the text is only at 39"),
+    "case": (answered(CONTEXT, "the CLOCK", 0), PLACE, "'The clock' is at 0: it differs in case$"),
+    "accents": (answered(f"The {NFC} is old", "cafe", 4), PLACE, "'caf\u00e9' is at 4: it differs in accents$"),
+    "case and accents": (answered(f"{NFC}, {NFC}", "Cafe", 0), PLACE, "at 0, and elsewhere: .* case and accents$"),
+    "curly quotes": (answered("It\u2019s old", "It's old", 0), PLACE, "differs in quotation marks or dashes$"),
+    "a line end in the context": (answered("made\r\n of iron", "made of iron", 0), PLACE, "at 0: .*in whitespace"),
+    "a soft hyphen": (answered("Ver\u00adwaltung", "Verwaltung", 0), PLACE, "whitespace or invisible characters$"),
     "nowhere": (answered(CONTEXT, "1872", 39), PLACE, "nowhere"),
     "bytes": (answered("\u00e9\u00e9 x, and so on", "x", 5), PLACE, "bytes.*here 3"),
     "bytes, past the end": (answered("\u00e9\u00e9\u00e9\u00e9 x", "x", 9), PLACE, "bytes.*here 5"),
     "UTF-16": (answered("\U0001f600\U0001f600 x, and so on", "x", 5), PLACE, "UTF-16.*here 3"),
     "CRLF, counted as LF": (answered("a\r\nb\r\nc x y", "x", 6), PLACE, "line ends.*here 8"),
     "LF, counted as CRLF": (answered("a\nb\nc x, and so on", "x", 8), PLACE, "line ends.*here 6"),
-    "composed in a decomposed text": (answered(NFD, NFC, 0), PLACE, "nowhere"),
-    "decomposed in a composed text": (answered(NFC + " x", NFD, 0), PLACE, "nowhere"),
+    "composed in a decomposed text": (answered(NFD, NFC, 0), PLACE, f"nowhere.*'{NFD}' is at 0: .*NFC and NFD"),
+    "decomposed in a composed text": (
+        answered(f"a {NFC} x", NFD, 0),
+        PLACE,
+        f"nowhere.*'{NFC}' is at 2: .*NFC and NFD",
+    ),
     "a later answer wrong": (squad(question(answers=[ANSWER, ANSWER | {"answer_start": 0}])), PLACE, "at 39"),
     "impossible with answers": (squad(question(is_impossible=True)), PLACE, "is_impossible is true"),
     "possible, no answers": (squad(IMPOSSIBLE | {"is_impossible": False}, OTHER), PLACE, "no answers"),
-    **rows("is_impossible", lambda v: squad(question(is_impossible=v)), ("true", 1, None), message="false, found {}"),
+    **rows(
+        "is_impossible", lambda v: squad(question(is_impossible=v)), ("maybe", 2, "", []), message="false, found {}"
+    ),
     "half a pair in the context": (answered("\ud83d x", "x", 2), PLACE, "context.*surrogate"),
     "half a pair in the question": (squad(question(question="\ud83d?")), PLACE, "question.*surrogate"),
     "half a pair in the id": (squad(question(id="\ud83d")), PLACE, "id.*surrogate"),
@@ -201,26 +298,49 @@ def test_is_refused(write, name):
     text.encode()  # a terminal can print the message
 
 
-def test_an_id_is_unique_over_all_files_and_both_places_are_named(write):
-    first, second = write(GOOD, "first.json"), write(squad(question(id="new"), question()), "second.json")
-    with pytest.raises(BadInput) as caught:
-        read_squad([first, second])
-    assert (caught.value.file, caught.value.where) == (str(second), f"{PARAGRAPH}.qas[1] (id=q1)")
-    assert f"{first}: {PLACE}" in caught.value.what
+def test_ids_are_unique_within_a_file_that_is_scored_and_nowhere_else(write):
+    first, second = write(GOOD, "first.json"), write(GOOD, "second.json")
+    assert [e.id for e in read_squad([first, second])] == ["q1", "q1"]
+    twice = write(squad(question(), question()))
+    assert len(read_squad(twice, training=True)) == 2
+    with pytest.raises(BadInput, match=re.escape(f"used before, at {PLACE}")):
+        read_squad(twice)
 
 
-def test_bad_records_are_counted_with_their_places_or_dropped(write, capsys):
+def test_a_file_that_is_scored_by_ids_needs_them(write):
+    with pytest.raises(BadInput, match="id must be a string, found None"):
+        read_squad(write(squad(question(id=...))), needs_ids=True)
+
+
+def test_every_fault_is_listed_at_once_or_dropped(write, capsys):
     questions = [question(id=f"q{i}", question="" if i % 2 else "When?") for i in range(14)]
-    file = write(squad(*questions, question(id="none", answers=[])))
+    file = write({"data": squad(*questions, question(id="none", answers=[]))["data"] + [{"paragraphs": [{}]}, "x"]})
     with pytest.raises(BadInput) as caught:
         read_squad(file)
     assert caught.value.where == f"{PARAGRAPH}.qas[1] (id='q1')"
-    assert "7 more bad: " in caught.value.what and "qas[3]" in caught.value.what and caught.value.what.endswith("..)")
+    assert "first of 10 faults" in caught.value.what and f"check --data {file} --fix" in caught.value.what
+    lines = capsys.readouterr().err.splitlines()
+    places = [*(f"{PARAGRAPH}.qas[{i}]" for i in (*range(1, 14, 2), 14)), "data[1].paragraphs[0].context", "data[2]"]
+    assert len(lines) == len(places)
+    assert all(line.startswith(f"warning: {file}: {place}") for line, place in zip(lines, places))
     assert [e.id for e in read_squad(file, skip_bad_records=True)] == [f"q{i}" for i in range(0, 14, 2)]
     printed = capsys.readouterr().err
-    assert printed.count("\n") == 1 and "dropped 8 bad records" in printed and f"{PARAGRAPH}.qas[1]" in printed
+    assert printed.count("\n") == 1 and "dropped 10 bad records" in printed and f"{PARAGRAPH}.qas[1]" in printed
     with pytest.raises(BadInput, match="0 questions"):
         read_squad(write(squad(question(answers=[]))), training=True, skip_bad_records=True)
+
+
+def test_of_many_faults_twenty_are_shown_and_all_are_in_a_file(write, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    file = write(squad(*(question(id=f"q{i}", question="\x1b") for i in range(30))))
+    with pytest.raises(BadInput, match="first of 30 faults"):
+        read_squad(file)
+    lines = capsys.readouterr().err.splitlines()
+    (listing,) = tmp_path.iterdir()
+    assert len(lines) == 21 and lines[-1] == f"warning: .. all 30 are in {listing}"
+    kept = listing.read_text("utf-8").splitlines()
+    assert len(kept) == 30 and [f"warning: {line}" for line in kept[:20]] == lines[:20]
+    assert all(line.isprintable() for line in kept)
 
 
 MISPLACED = [{"text": "a", "answer_start": 7}]
@@ -228,6 +348,14 @@ HOSTILE = {
     "half of 20,000 questions unanswered": (20_000, "When?", lambda i: [ANSWER][: i % 2], CONTEXT),
     "100 questions about a megabyte of accents": (100, "When?", lambda i: MISPLACED, "\u00e9" * MEGABYTE),
     "100 misplaced answers in a megabyte": (100, "When?", lambda i: MISPLACED, "b" * MEGABYTE + "a " * 99),
+    "20,000 misplaced answers in 12 MB": (
+        20_000,
+        "When?" * 100,
+        lambda i: [{"text": "a", "answer_start": i}],
+        "xa" * 9,
+    ),
+    "20,000 misplaced answers in a book": (20_000, "When?", lambda i: MISPLACED, "b\u00e9 b" * MEGABYTE + "a " * 99),
+    "20,000 answers nowhere in a book": (20_000, "?", lambda i: [{"text": "Zz", "answer_start": i}], "b c" * MEGABYTE),
     "a question of a megabyte of spaces": (1, " " * MEGABYTE, lambda i: [ANSWER], CONTEXT),
 }
 
@@ -303,7 +431,7 @@ def test_a_question_without_answers_is_unanswerable_where_a_flag_says_so(tmp_pat
     file = tmp_path / "mixed.json"
     file.write_text(json.dumps(content), "utf-8")
     for training in (False, True):
-        with pytest.raises(BadInput, match=r"qas\[1\] \(id=b\).*--version_2_with_negative"):
+        with pytest.raises(BadInput, match=r"qas\[1\] \(id='b'\).*--version_2_with_negative"):
             read_squad(file, training)
         assert [e.id for e in read_squad(file, training, version_2_with_negative=True)] == ["a", "b"]
 

@@ -1,0 +1,183 @@
+"""Find the faults of a data file, count what it holds, and write a repaired copy, converted to SQuAD if need be.
+
+    minibert check --data train.json --eval_data dev.json --model minilm
+    minibert check --data rows.csv --fix train.json
+
+Never loads torch; without a model, tokens are not counted.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.commands import flags
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
+from minibert.support.errors import BadInput
+from minibert.support.files import write_atomically
+from minibert.text.formats import convert
+from minibert.text.repair import Change, repair
+from minibert.text.squad import Example, check_records, check_top, shown
+from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
+from minibert.training.settings import MAX_ANSWER_LENGTH, NAME_OR_DIR, WindowSettings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(WindowSettings):
+    """Find the faults of a data file, count what it holds, and repair or convert it."""
+
+    data: str | None = option(None, "the file to check: SQuAD JSON, or a format that can be converted", metavar="FILE")
+    eval_data: str | None = option(None, "a second file: is checked too, and what stands in both", metavar="FILE")
+    model: str | None = option(None, f"whose tokenizer counts tokens: {NAME_OR_DIR}", metavar="NAME_OR_DIR")
+    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    fix: str | None = option(None, "write a repaired copy of --data here, in SQuAD's format", metavar="OUT")
+    overwrite: bool = option(False, "let --fix replace an existing file")
+    json: bool = option(False, "print the report as one JSON object")
+    max_answer_length: int = option(MAX_ANSWER_LENGTH, "longest answer, in tokens", least=1)
+    version_2_with_negative: bool = option(
+        False, "a question without answers is unanswerable, even where the file does not mark it is_impossible"
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = flags.make(CheckOptions, flags.parse(CheckOptions, "check", words))
+    if options.data is None:
+        raise BadInput("--data", "", "name the file to check")
+    changes_file = check_output(options)
+    is_v2 = options.version_2_with_negative
+    report, top, examples = check_file(options.data, is_v2)
+    if options.fix:
+        top, changes = repair(top)
+        changes = [Change(line, "NaN -> null") for line in report["nan"]] + changes
+        write_copy(Path(options.fix), top, changes_file, changes)
+        report["changes"] = [change._asdict() for change in changes]
+        report["faults_left"], examples = check_content(top, options.fix, is_v2)
+    if options.eval_data:
+        report["eval_data"], _, eval_examples = check_file(options.eval_data, is_v2)
+        report["eval_data"] |= count_examples(eval_examples)
+        report["leakage"] = leakage(examples, eval_examples)
+    report |= count_examples(examples) | (model_part(examples, options) if options.model and examples else {})
+    if options.json:
+        print(json.dumps(report, ensure_ascii=True))
+    else:
+        print_report(report, options)
+    faults = report.get("faults_left", report["faults"]) + report.get("eval_data", {}).get("faults", [])
+    if faults:
+        raise BadInput(options.data, "", f"{len(faults)} faults, listed above")
+
+
+def check_output(options: CheckOptions) -> Path:
+    """The file for the list of changes, if --fix may write there; BadInput before any work if it may not."""
+    out = Path(options.fix or "out")
+    changes_file = out.with_name(f"{out.name}.changes.txt")
+    if options.fix:
+        if any(flags.is_same_file(out, file) for file in (options.data, options.eval_data)):
+            raise BadInput("--fix", options.fix, "is the data itself; name another file")
+        if not out.parent.is_dir():
+            raise BadInput("--fix", options.fix, "its folder does not exist")
+        for file in (out, changes_file):
+            if file.is_dir() or (file.exists() and not options.overwrite):
+                raise BadInput("--fix", str(file), "exists; name another file, or give --overwrite")
+    return changes_file
+
+
+def check_file(file: str, version_2_with_negative: bool) -> tuple[dict[str, Any], Any, list[Example]]:
+    """The report on a file's faults, its content as SQuAD has it, and its good questions."""
+    name, top, nan_lines = convert(file)
+    check_top(file, top)
+    taken: Counter[str] = Counter()
+    faults, examples = check_content(top, file, version_2_with_negative, taken)
+    nan = [{"place": line, "what": "NaN is not a JSON value; write null"} for line in nan_lines]
+    report = {"data": file, "format": name or "SQuAD", "faults": nan + faults, "taken": dict(taken), "nan": nan_lines}
+    return report, top, examples
+
+
+def check_content(
+    top: Any, file: str, version_2_with_negative: bool, taken: Counter[str] | None = None
+) -> tuple[list[dict[str, str]], list[Example]]:
+    """All faults of the questions, and the good ones."""
+    records = check_records(top, False, version_2_with_negative, False, Counter() if taken is None else taken)
+    faults = [{"place": place, "what": record} for place, record in records if isinstance(record, str)]
+    return faults, [record for _, record in records if isinstance(record, Example)]
+
+
+def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:
+    """Write the list of changes, then the copy: each appears whole or not at all."""
+    write_atomically(changes_file, "".join(f"{escape(': '.join(change))}\n" for change in changes))
+    text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        text = json.dumps(top, indent=1) + "\n"
+    write_atomically(file, text)
+
+
+def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, Any]:
+    """What only a tokenizer can tell: windows, unknown tokens, lengths, and the oracle's scores."""
+    from minibert.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(str(options.model), options.revision)
+    sizes = options.max_seq_length or MAX_SEQ_LENGTH, options.doc_stride, options.max_query_length
+    windows = make_windows(examples, tokenizer, *sizes)
+    counts = windows.counts | count_windows(examples, windows, tokenizer)
+    if warning := unknown_warning(counts, windows):
+        print(warning, file=sys.stderr)
+    return {
+        "windows": counts,
+        "tokens": count_tokens(windows, options.max_answer_length),
+        "oracle": oracle(examples, tokenizer, sizes, options.max_answer_length),
+    }
+
+
+def print_report(report: dict[str, Any], options: CheckOptions) -> None:
+    """The report for people, on stdout."""
+    for part in (report, report.get("eval_data")):
+        if part:
+            print(f"{part['data']}: {part['format']}, {len(part['faults'])} faults")
+            print_faults(part["faults"])
+            for what, count in part["taken"].items():
+                print(f"  {what}: {count}")
+    if options.fix:
+        left = report["faults_left"]
+        changes = f"{len(report['changes'])} changes, listed in {options.fix}.changes.txt"
+        print(f"{options.fix}: {changes}; left to mend by hand: {len(left)}")
+        print_faults(left)
+    for name, value in report.items():
+        if isinstance(value, (int, str)) and name not in ("data", "format"):
+            print(f"{name.replace('_', ' ')}: {value}")
+        elif isinstance(value, dict) and "ids" in value:
+            print_ids(name, value)
+    for name, value in report.get("leakage", {}).items():
+        print_ids(f"in both files: {name}", value if isinstance(value, dict) else {"count": value, "ids": []})
+    if "windows" not in report:
+        print("tokens and windows are not counted: name a model with --model")
+        return
+    tokens = report["tokens"]
+    print(f"windows: {json.dumps(report['windows'])}")
+    print(
+        f"tokens of each question's context: median {tokens['median']}, 95 % up to {tokens['percentile_95']}, "
+        f"longest {tokens['longest']}; answers longer than max_answer_length: {tokens['too_long']}"
+    )
+    most = max(count for _, _, count in tokens["histogram"])
+    for low, high, count in tokens["histogram"]:
+        print(f"  {low:>6} - {high:<6} {'#' * -(-40 * count // most):<40} {count}")
+    print(f"the best score that is possible: {json.dumps(report['oracle'])}")
+
+
+def print_ids(name: str, value: dict[str, Any]) -> None:
+    shown = ", ".join(escape(one) for one in value["ids"][:5]) + (", .." if value["count"] > 5 else "")
+    print(f"{name.replace('_', ' ')}: {value['count']}" + (f" ({shown})" if value["ids"] else ""))
+
+
+def print_faults(faults: Sequence[dict[str, str]]) -> None:
+    print(
+        *(f"  {line}\n" for line in shown([f"{fault['place']}: {fault['what']}" for fault in faults])), sep="", end=""
+    )
+
+
+def escape(text: str) -> str:
+    """The text with control characters escaped: a file must not steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,153 @@
+"""What a data file holds: counts, duplicates, leakage, contradictions, token lengths, and the best score possible.
+
+The oracle answers each question with the gold span that scores best, through the reader, the windows and the scorer. So
+it shows what windows, labels and `max_answer_length` cost before any model is trained. In: examples and perhaps a
+tokenizer. Out: dicts of plain numbers and short lists. Next: `predictions.py`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from minibert.evaluation.scorer import exact_match, f1, has_golds, score_version_1, score_version_2
+from minibert.text.squad import Example, is_version_2
+from minibert.text.tokenizer import Tokenizer
+from minibert.text.windows import Windows, make_windows
+
+MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
+SHOWN = 20  # ids listed of each kind
+
+Key = tuple[str, str]  # a question and its context
+
+
+def question_key(example: Example) -> Key:
+    """What makes two questions the same: words and context, not case and spacing."""
+    return " ".join(example.question.split()).casefold(), example.context
+
+
+def count_examples(examples: Sequence[Example]) -> dict[str, Any]:
+    """Questions, contexts, answers, and what of them stands twice or contradicts itself."""
+    groups: dict[Key, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(question_key(example), []).append(example)
+    return {
+        "version": "2.0" if is_version_2(examples) else "1.1",
+        "questions": len(examples),
+        "contexts": len({example.context for example in examples}),
+        "answers": sum(len(example.answers) for example in examples),
+        "unanswered": sum(not example.answers for example in examples),
+        "unused_answers": unused_answers(examples),
+        "duplicate_questions": listed(again.id for first, *others in groups.values() for again in others),
+        "contradictory_duplicates": listed(group[0].id for group in groups.values() if contradict(group)),
+        "disjoint_answers": listed(example.id for example in examples if is_divided(example)),
+    }
+
+
+def unused_answers(examples: Iterable[Example]) -> int:
+    """Answers that training leaves out: all but the first of each question."""
+    return sum(max(0, len(example.answers) - 1) for example in examples)
+
+
+def listed(ids: Iterable[str]) -> dict[str, Any]:
+    """How many, and the first of them."""
+    names = list(ids)
+    return {"count": len(names), "ids": names[:SHOWN]}
+
+
+def is_divided(example: Example) -> bool:
+    """Whether two of the question's answers share neither a character of the context nor a word."""
+    golds = set(example.answers)
+    spans = [(gold.start, gold.start + len(gold.text), gold.text) for gold in golds]
+    return any((a[1] <= b[0] or b[1] <= a[0]) and not f1(a[2], b[2]) for a, b in combinations(spans, 2))
+
+
+def contradict(group: Sequence[Example]) -> bool:
+    """Whether the same question about the same context has answers that share no text, or an answer and none."""
+    for one, other in combinations(group[:SHOWN], 2):
+        if bool(one.answers) != bool(other.answers):
+            return True
+        pairs = [(a.text, b.text) for a in one.answers for b in other.answers]
+        if pairs and not any(exact_match(a, b) or f1(a, b) for a, b in pairs):
+            return True
+    return False
+
+
+def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> dict[str, Any]:
+    """What stands in both files: questions with their context, questions alone, contexts alone."""
+    keys = {question_key(example) for example in examples}
+    questions, contexts = {key[0] for key in keys}, {key[1] for key in keys}
+    shared = {example.context for example in eval_examples} & contexts
+    return {
+        "questions": listed(e.id for e in eval_examples if question_key(e) in keys),
+        "questions_of_other_contexts": listed(
+            e.id for e in eval_examples if question_key(e)[0] in questions and question_key(e) not in keys
+        ),
+        "contexts": len(shared),
+    }
+
+
+def count_windows(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> dict[str, int]:
+    """What nobody would guess of the windows, beside `windows.counts`: printed before training."""
+    return {
+        "unused_answers": unused_answers(examples),
+        "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
+        "unknown_tokens": int((windows.ids == tokenizer.backend.token_to_id("[UNK]")).sum()),
+    }
+
+
+def unknown_warning(counts: dict[str, int], windows: Windows) -> str:
+    """A line if so many tokens are [UNK] that the model can hardly read the texts, else ""."""
+    share = counts["unknown_tokens"] / max(1, len(windows.ids) - 3 * len(windows))  # [CLS] and two [SEP] aside
+    if share <= MOST_UNKNOWN:
+        return ""
+    return f"warning: {share:.1%} of the tokens are [UNK]: the model's vocabulary lacks this language or its characters"
+
+
+def count_tokens(windows: Windows, max_answer_length: int) -> dict[str, Any]:
+    """Lengths in tokens: a context's median, 95th percentile and maximum, its histogram, and labels that are too long.
+
+    The last window of a question ends where its context ends.
+    """
+    last = np.flatnonzero(np.diff(windows.example, append=-1))
+    lengths = (windows.first_token + windows.lengths - windows.context_start - 1)[last]
+    counts, edges = np.histogram(lengths, bins=8)
+    labels = windows.end_positions - windows.start_positions + 1
+    return {
+        "median": int(np.median(lengths)),
+        "percentile_95": int(np.percentile(lengths, 95)),
+        "longest": int(lengths.max()),
+        "histogram": [[int(edges[i]), int(edges[i + 1]), int(count)] for i, count in enumerate(counts)],
+        "too_long": int((labels > max_answer_length).sum()),
+    }
+
+
+def oracle(examples: Sequence[Example], tokenizer: Tokenizer, sizes: Sequence[int], max_answer_length: int) -> dict:
+    """The scores of the best predictions that are possible: the gold spans as the windows' tokens hold them.
+
+    sizes: max_seq_length, doc_stride and max_query_length. Every answer is tried as the label. {} without answers.
+    """
+    if not has_golds(examples):
+        return {}
+    owners = [(i, gold) for i, example in enumerate(examples) for gold in dict.fromkeys(example.answers)]
+    tried = [dataclasses.replace(examples[i], answers=(gold,)) for i, gold in owners]
+    texts = [""] * len(examples)
+    best = [(0.0, 0.0)] * len(examples)
+    windows = make_windows(tried, tokenizer, *sizes)
+    spans = windows.end_positions - windows.start_positions + 1
+    for w in np.flatnonzero((windows.start_positions > 0) & (spans <= max_answer_length)):
+        window = windows[int(w)]
+        i, _ = owners[window.example]
+        start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]
+        text = examples[i].context[start:end]
+        golds = [gold.text for gold in examples[i].answers]
+        scores = max(exact_match(text, gold) for gold in golds), max(f1(text, gold) for gold in golds)
+        if scores > best[i]:
+            best[i], texts[i] = scores, text
+    # Numbers stand for the ids, which need not be unique in training data.
+    numbered = [dataclasses.replace(example, id=str(i)) for i, example in enumerate(examples)]
+    predictions = {str(i): text for i, text in enumerate(texts)}
+    is_v2 = is_version_2(examples) or not all(example.answers for example in examples)
+    return (score_version_2 if is_v2 else score_version_1)(numbered, predictions)

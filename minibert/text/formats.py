@@ -1,0 +1,268 @@
+"""Question answering data of other tools -> SQuAD's nesting, one plain function for each format, told by its shape.
+
+Hugging Face rows, columns, CSV and TSV tables, JSON lines, and the exports of haystack, Label Studio and doccano. What
+simpletransformers and cdQA write, KorQuAD 1, MLQA and XQuAD are SQuAD already. Nothing is checked here beyond the
+shape: the result goes through `squad.py` like any file. In: a file. Out: {"data": [..]}, or BadInput. Next: `squad.py`.
+"""
+
+import ast
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from minibert.support.errors import BadInput
+from minibert.support.files import NOT_JSON, lines_of, read_bytes, read_json, read_text
+
+# Formats that only other libraries read: first bytes -> name, and the function of pandas.
+BINARY = {
+    b"PAR1": ("Parquet", "read_parquet"),
+    b"PK\x03\x04": ("an Excel sheet (XLSX)", "read_excel"),
+    b"\xd0\xcf\x11\xe0": ("an Excel sheet (XLS)", "read_excel"),
+}
+LINES, TABLE, ROWS, COLUMNS = "JSON lines", "a CSV or TSV table", "flat rows, as of Hugging Face datasets", "columns"
+LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "haystack labels"
+# What tables call a column -> its name here.
+OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
+OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
+MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
+MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
+
+
+def find_format(file: str | os.PathLike, top: Any = None) -> str:
+    """The name of the format, if it is one of those above; "" for SQuAD and for everything else. top: parsed JSON."""
+    if top is not None:
+        rows = top.get("data", top) if isinstance(top, dict) else top
+        if isinstance(rows, dict):
+            is_table = isinstance(rows.get("context"), (list, dict)) and "question" in rows
+            return COLUMNS if is_table else row_format(rows)
+        return row_format(next((row for row in rows if isinstance(row, dict)), {})) if isinstance(rows, list) else ""
+    raw = read_bytes(file)
+    for start, (name, _) in BINARY.items():
+        if raw.startswith(start) and (b"xl/" in raw or name != "an Excel sheet (XLSX)"):
+            return name
+    try:
+        text = read_text(file).lstrip()
+    except BadInput:
+        return ""
+    first_lines = text[: text.find("\n", text.find("\n") + 1) + 1 or None].splitlines()[:2]
+    if text.startswith("{") and len(first_lines) == 2 and all(is_object(line) for line in first_lines):
+        return LINES
+    names = set(column_names(text))
+    return TABLE if {"context", "question"} <= names else ""
+
+
+def row_format(row: dict[str, Any]) -> str:
+    """What a list of such rows is."""
+    if "paragraphs" in row or "qas" in row:
+        return ""
+    if "document" in row and "query" in row:
+        return HAYSTACK
+    if ("annotations" in row or "completions" in row) and isinstance(row.get("data"), dict):
+        return LABEL_STUDIO
+    if "text" in row and ("label" in row or "labels" in row or "entities" in row):
+        return DOCCANO
+    names = {OTHER_NAMES.get(name.lower(), name.lower()) for name in row}
+    if "text" in row and "question" in names and "annotation_id" in row:
+        return LABEL_STUDIO  # its short form, JSON-MIN
+    return ROWS if {"context", "question"} <= names else ""
+
+
+def refuse_format(file: str | os.PathLike, name: str) -> None:
+    """BadInput, with the command that converts the file, if the name is that of another format."""
+    out = f"{Path(file).with_suffix('')}.squad.json"
+    for other, function in BINARY.values():
+        if name == other:
+            lines = f"{file}.jsonl"
+            pandas = f"pandas.{function}({str(file)!r}).to_json({lines!r}, orient='records', lines=True)"
+            command = f'python -c "import pandas; {pandas}"` and then `minibert check --data {lines} --fix {out}'
+            raise BadInput(file, "", f"is {name}, not SQuAD JSON; convert it with `{command}`")
+    if name:
+        raise BadInput(file, "", f"is {name}, not SQuAD; convert it with `minibert check --data {file} --fix {out}`")
+
+
+def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
+    """The name of a file's format, its content as SQuAD has it, and the lines of NaN, which is read as null.
+
+    For SQuAD itself the name is "" and the content as it is.
+    """
+    name, nan_lines = find_format(file), list[str]()
+    if name == TABLE:
+        try:
+            return name, nest(table_rows(read_text(file))), []
+        except csv.Error as error:
+            raise BadInput(file, "", f"looks like {name}, but {error}") from error
+    if name == LINES:
+        top: Any = json_lines(file, nan_lines)
+    else:
+        refuse_format(file, name)
+        try:
+            top = read_json(file)
+        except BadInput as error:
+            if not error.what.endswith(NOT_JSON):
+                raise
+            text = read_text(file)
+            nan_lines = lines_of(text, "NaN", "Infinity", "-Infinity")
+            top = json.loads(text, parse_constant=lambda _: None)
+    inner = find_format(file, top)
+    if not inner:
+        return name, top, nan_lines
+    rows = top.get("data", top) if isinstance(top, dict) else top
+    if inner == COLUMNS:
+        rows = column_rows(rows)
+    make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner, plain_row)
+    try:
+        made = [make(row) for row in ([rows] if isinstance(rows, dict) else rows)]
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
+    if not any(row["answers"] for row in made):  # a test set: its empty lists say nothing
+        made = [{key: value for key, value in row.items() if key != "is_impossible"} for row in made]
+    return f"{name}: {inner}" if name else inner, nest(made), nan_lines
+
+
+def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """SQuAD's nesting of rows {id, title, context, question, answers, ..}; rows of one context become a paragraph."""
+    articles: dict[str, dict[Any, list]] = {}
+    for row in rows:
+        title, context = str(row.pop("title", None) or ""), row.pop("context", None)
+        key = context if isinstance(context, str) else json.dumps([context])
+        articles.setdefault(title, {}).setdefault(key, [context, []])[1].append(row)
+    data = []
+    for title, paragraphs in articles.items():
+        data.append({"title": title, "paragraphs": [{"context": c, "qas": qas} for c, qas in paragraphs.values()]})
+    return {"version": "1.1", "data": data}
+
+
+def plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose columns have the names of SQuAD's keys, or common ones. In rows an empty list marks "no answer"."""
+    row = {OTHER_NAMES.get(name.lower(), name): value for name, value in row.items()}
+    answers = row.get("answers")
+    if isinstance(answers, str) and answers.startswith(("{", "[")):
+        answers = row["answers"] = literal(answers)  # a list that a CSV file holds as text
+    if not isinstance(answers, (list, dict)):
+        text, start = row.pop("answer", answers), row.pop("answer_start", None)
+        is_row = isinstance(text, dict)
+        row["answers"] = [text] if is_row else [] if text in (None, "") else [{"text": text, "answer_start": start}]
+    elif isinstance(answers, list) and all(isinstance(text, str) for text in answers):
+        starts = row.pop("answer_start", None)
+        starts = starts if isinstance(starts, list) and len(starts) == len(answers) else [None] * len(answers)
+        row["answers"] = [{"text": text, "answer_start": start} for text, start in zip(answers, starts)]
+    elif isinstance(answers, dict) and isinstance(texts := answers.get("text"), list):
+        starts = answers.get("answer_start")
+        if not isinstance(starts, list) or len(starts) == len(texts):
+            starts = starts if isinstance(starts, list) else [None] * len(texts)
+            row["answers"] = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+    if row["answers"] == [] and isinstance(answers, (list, dict)) and row.get("is_impossible") is None:
+        row["is_impossible"] = True
+    return row
+
+
+def literal(text: str) -> Any:
+    """A Python or JSON literal as its value; the text itself if it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of {column: [values]} or, as pandas writes it, {column: {row: value}}."""
+    lists = {name: list(v.values()) if isinstance(v, dict) else v for name, v in columns.items()}
+    lists = {name: values for name, values in lists.items() if isinstance(values, list)}
+    return [dict(zip(lists, values)) for values in zip(*lists.values())]
+
+
+def is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def json_lines(file: str | os.PathLike, nan_lines: list[str]) -> list[Any]:
+    """The objects of a file with one on each line, and in `nan_lines` where NaN stands; BadInput for a bad line."""
+    rows = []
+    for number, line in enumerate(read_text(file).split("\n")):
+        nan = lambda _, where=f"line {number + 1}": nan_lines.append(where)  # noqa: E731  # and so null
+        try:
+            rows += [json.loads(line, parse_constant=nan)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise BadInput(file, f"line {number + 1}", f"is not JSON: {error}") from error
+    return rows
+
+
+def delimiter(text: str) -> str:
+    header = text[:MOST_IN_A_HEADER].partition("\n")[0]
+    return max(",\t;", key=header.count)
+
+
+def column_names(text: str) -> list[str]:
+    """The columns that a table's first line names, as they are called here."""
+    line = text[:MOST_IN_A_HEADER].partition("\n")[0].rstrip("\r").replace("\0", "")
+    header = next(csv.reader([line], delimiter=delimiter(text)), [])
+    names = [name.strip().lower().replace(" ", "_") for name in header]
+    return [OTHER_NAMES.get(name, name) for name in names]
+
+
+def table_rows(text: str) -> list[dict[str, Any]]:
+    """The rows of a CSV or TSV table: id, question, context, answer, and perhaps the answer's start."""
+    csv.field_size_limit(MOST_IN_A_FIELD)
+    names, rows = column_names(text), []
+    for fields in list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(text)))[1:]:
+        if fields:
+            row = {name: field for name, field in zip(names, fields) if field != "" or name in ("context", "question")}
+            rows.append(plain_row({"context": None, "question": None} | row))
+    return rows
+
+
+def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A task of Label Studio: its text and question, and the spans that annotators marked. Both of its JSON exports."""
+    task = row["data"] if isinstance(row.get("data"), dict) else row
+    names = ("context", "text", "passage", "document")
+    context = next((task[name] for name in names if isinstance(task.get(name), str)), None)
+    annotations = row.get("annotations") or row.get("completions") or []
+    spans: list[Any] = []
+    if task is row:  # JSON-MIN: the spans stand under the name of the labels
+        lists = [value for value in row.values() if isinstance(value, list)]
+        spans = [span for value in lists for span in value if isinstance(span, dict) and "start" in span]
+    elif isinstance(annotations, list):
+        kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
+        results = [result for annotation in kept for result in annotation.get("result") or []]
+        spans = [result["value"] for result in results if isinstance(result.get("value"), dict)]
+    answers = [to_answer(span, "start", "end", context) for span in spans if "start" in span]
+    return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
+
+
+def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A text of doccano with its labelled spans; the question is a column or a metadata field `question`."""
+    labels, meta = row.get("label") or row.get("labels") or row.get("entities") or [], row.get("meta")
+    spans = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
+    spans = [{k.removesuffix("_offset"): v for k, v in x.items()} for x in spans if isinstance(x, dict)]
+    answers = [to_answer(span, "start", "end", row["text"]) for span in spans]
+    question = row.get("question") or (meta.get("question") if isinstance(meta, dict) else None)
+    return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
+
+
+def haystack_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A label of haystack 1: query, document, and an answer with its offset in the document."""
+    document, answer = row["document"], row.get("answer")
+    context = document.get("content") if isinstance(document, dict) else document
+    record = {"id": row.get("id"), "context": context, "question": row["query"], "answers": []}
+    if isinstance(answer, dict) and answer.get("answer"):
+        offsets = answer.get("offsets_in_document") or [{}]
+        start = offsets[0].get("start") if isinstance(offsets[0], dict) else None
+        record["answers"] = [{"text": answer["answer"], "answer_start": start}]
+    elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("answer") == ""):
+        record["is_impossible"] = True
+    return record
+
+
+def to_answer(span: dict[str, Any], start: str, end: str, context: Any) -> dict[str, Any]:
+    """An answer from a marked span; its text is the span's own, or else the characters that it covers."""
+    first, stop, text = span.get(start), span.get(end), span.get("text")
+    if not isinstance(text, str) and isinstance(context, str) and isinstance(first, int) and isinstance(stop, int):
+        text = context[first:stop]
+    return {"text": text, "answer_start": first}

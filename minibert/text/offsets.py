@@ -1,0 +1,157 @@
+"""Where an answer stands, if its text is not at its `answer_start`: what an error says, and what a repair may use.
+
+Offsets go wrong in few ways: another program counted bytes or UTF-16 units, the context was edited afterwards, or the
+answer was typed anew, with another case, accent or quotation mark. In: the answer's text, its offset, its context. Out:
+a `Diagnosis`. Next: `formats.py`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+MOST_SEARCHED = 1_000_000_000  # characters searched in one file, about two seconds: many faults in a book stay linear
+MOST_SHOWN = 60  # characters of a text in a message
+
+MARKS = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u00b4`"), "'")  # quotation marks, dashes
+MARKS |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb"), '"')
+MARKS |= dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
+
+
+def without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+
+
+def without_gaps(text: str) -> str:
+    """The text with each run of whitespace as one space, and without invisible characters such as soft hyphens."""
+    return re.sub(r"\s+", " ", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+
+
+# How two spellings of one text differ -> what makes them equal.
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "case": str.casefold,
+    "accents": without_accents,
+    "quotation marks or dashes": lambda text: text.translate(MARKS),
+    "whitespace or invisible characters": without_gaps,
+}
+
+
+class Diagnosis(NamedTuple):
+    """Why an answer is not at its offset, in words, and where it must be, if its text leaves no choice."""
+
+    what: str
+    start: int | None = None  # the only place of the text in the context
+    unit: str = ""  # what the offset seems to count, if not characters
+    unit_start: int | None = None  # the place of the text if it does
+
+
+def short(text: object) -> str:
+    """The `repr` of a text, cut to what fits in a message."""
+    shown = text[: MOST_SHOWN + 1] if isinstance(text, str) else text
+    written = repr(shown)
+    return written if len(written) <= MOST_SHOWN + 2 else f"{written[:MOST_SHOWN]}..{written[0]}"
+
+
+def fold(text: str) -> str:
+    """The text without everything that `SPELLINGS` names."""
+    for change in SPELLINGS.values():
+        text = change(text)
+    return text
+
+
+def difference(first: str, second: str) -> str:
+    """How two spellings of one text differ, as in "case and accents"."""
+    if unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second):
+        return "Unicode normalization (NFC and NFD)"
+    names = []
+    for name in SPELLINGS:
+        one, other = first, second
+        for change in (change for other_name, change in SPELLINGS.items() if other_name != name):
+            one, other = change(one), change(other)
+        names += [name] if one != other else []
+    return " and ".join(names) or "spelling"
+
+
+class Search:
+    """Diagnoses of wrong offsets. One object for a file: it remembers the last context and bounds the whole search."""
+
+    def __init__(self) -> None:
+        self.searched = 0
+        self.context, self.folded, self.places = "", "", list[int]()
+
+    def diagnose(self, text: str, start: int | None, context: str) -> Diagnosis:
+        """Say why an answer may not be at its offset: another unit, shifted, spelled differently, or nowhere."""
+        if start is None:
+            message = f"the answer {short(text)} has no answer_start"
+        elif start < len(context):
+            found = context[start : start + len(text)]
+            message = f"the answer {short(text)} is not at answer_start {start}, where the context has {short(found)}"
+        else:
+            length = f"the context has only {len(context)} characters"
+            message = f"the answer {short(text)} is not at answer_start {start}: {length}"
+        self.searched += len(context)
+        if self.searched > MOST_SEARCHED:
+            return Diagnosis(f"{message}; not searched for, because too many offsets of this file are wrong")
+        matches = [match.start() for match in islice(re.finditer(re.escape(text), context), 10)]
+        if not matches:
+            return Diagnosis(f"{message}; the text is nowhere in the context{self.other_spelling(text, context)}")
+        only = matches[0] if len(matches) == 1 else None
+        if start is None:
+            places = f"is at {only}" if only is not None else f"is at {', '.join(map(str, matches))}: name one"
+            return Diagnosis(f"{message}; the text {places}", only)
+        for i in matches:
+            self.searched += 3 * i
+            if unit := unit_of(start, context[:i]):
+                what = f"{message}; offsets look like {unit}, expected characters (here {i})"
+                return Diagnosis(what, only, unit, i)
+        behind, before = context.find(text, max(start, 0)), context.rfind(text, 0, max(start, 0) + len(text))
+        nearest = min((i for i in (before, behind) if i >= 0), key=lambda i: abs(i - start))
+        how_often = "the text is only at" if only is not None else "the nearest one is at"
+        return Diagnosis(f"{message}; {how_often} {nearest}", only)
+
+    def other_spelling(self, text: str, context: str) -> str:
+        """Where the context has the text in another spelling, and how the two differ; "" if it has not."""
+        if context is not self.context:
+            self.searched += 20 * len(context)
+            self.context, self.folded, self.places = context, *fold_with_places(context)
+        self.searched += 2 * len(context)
+        folded = fold(text).strip()
+        at = self.folded.find(folded) if folded else -1
+        if at < 0:
+            return ""
+        begin, end = self.places[at], self.places[at + len(folded)]
+        found = context[begin:end].strip()
+        again = ", and elsewhere" if self.folded.find(folded, at + 1) >= 0 else ""
+        return f"; {short(found)} is at {begin}{again}: it differs in {difference(text.strip(), found)}"
+
+
+def unit_of(start: int, before: str) -> str:
+    """What `start` counts if it means the place after the text `before`; "" if no known unit fits."""
+    line_ends = before.count("\n")
+    for unit, counts in (
+        ("bytes", [len(before.encode())]),
+        ("UTF-16 units", [len(before.encode("utf-16-le")) // 2]),
+        ("characters of a text with other line ends", [len(before) - line_ends, len(before) + line_ends]),
+    ):
+        if start in counts:
+            return unit
+    return ""
+
+
+def fold_with_places(context: str) -> tuple[str, list[int]]:
+    """`fold(context)`, and for each of its characters, and its end, the place in the context."""
+    pieces: list[str] = []
+    places: list[int] = []
+    known: dict[str, str] = {}
+    is_after_space = False
+    for i, character in enumerate(context):
+        piece = known.get(character)
+        if piece is None:
+            piece = known[character] = fold(character)
+        if piece == " " and is_after_space:
+            continue
+        is_after_space = piece == " " if piece else is_after_space
+        pieces.append(piece)
+        places += [i] * len(piece)
+    return "".join(pieces), [*places, len(context)]
