@@ -139,7 +139,7 @@ def print_report(report: dict[str, Any], options: CheckOptions) -> None:
             print(f"{part['data']}: {part['format']}, {len(part['faults'])} faults")
             print_faults(part["faults"])
             for what, count in part["taken"].items():
-                print(f"  {what}: {count}")
+                print(f"{what}: {count}")
     if options.fix:
         left = report["faults_left"]
         changes = f"{len(report['changes'])} changes, listed in {options.fix}.changes.txt"

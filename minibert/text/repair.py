@@ -56,7 +56,7 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
         answers = answer_list(record)
     except ValueError:
         return changes
-    if answers is not record.get("answers") and ("answers" in record or answers):
+    if isinstance(record.get("answers"), dict):
         changes.append("answers: made a list of {'text', 'answer_start'}")
         record["answers"] = answers
     kept = []

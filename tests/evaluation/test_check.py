@@ -1,0 +1,94 @@
+"""evaluation/check.py: counts, duplicates, contradictions, leakage, lengths, and the oracle's scores."""
+
+import pytest
+
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
+from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.tokenizer import load_tokenizer
+from minibert.text.windows import make_windows
+
+CONTEXT = "the clock of basel was made of iron in 1871 by anna weiss"
+SIZES = 384, 128, 64
+
+
+def ask(name, question="when ?", *texts, context=CONTEXT, is_impossible=None):
+    golds = tuple(Gold(text, context.index(text)) for text in texts)
+    return Example(name, "", question, context, golds, is_impossible)
+
+
+def test_what_stands_twice_or_contradicts_itself_is_counted():
+    examples = [
+        ask("a", "When?", "1871", "in 1871"),
+        ask("b", " when? ", "1871"),  # a again, which agrees
+        ask("c", "who ?", "anna", "weiss", "iron"),  # three people, three answers
+        ask("d", "who ?", "basel"),  # c again, which does not agree
+        ask("e", "when?", "x", context="x y"),  # another context
+        ask("f", "where ?", is_impossible=True),
+        ask("g", "where ?", "basel"),  # f again, which says the opposite
+    ]
+    counts = count_examples(examples)
+    assert {name: counts[name] for name in ("version", "questions", "contexts", "answers", "unanswered")} == {
+        "version": "2.0",
+        "questions": 7,
+        "contexts": 2,
+        "answers": 9,
+        "unanswered": 1,
+    }
+    assert counts["unused_answers"] == 3
+    assert counts["duplicate_questions"] == {"count": 3, "ids": ["b", "d", "g"]}
+    assert counts["contradictory_duplicates"] == {"count": 2, "ids": ["c", "f"]}
+    assert counts["disjoint_answers"] == {"count": 1, "ids": ["c"]}
+
+
+def test_leakage_is_what_stands_in_both_files():
+    train = [ask("a", "when ?", "1871"), ask("b", "who ?", "anna")]
+    dev = [ask("c", "When  ?"), ask("d", "who ?", context="x"), ask("e", "how ?", context="y"), ask("f", "why ?")]
+    found = leakage(train, dev)
+    assert found["questions"] == {"count": 1, "ids": ["c"]}
+    assert found["questions_of_other_contexts"] == {"count": 1, "ids": ["d"]}
+    assert found["contexts"] == 1
+
+
+@pytest.mark.parametrize(("unknown", "share"), [(1, None), (2, "10.0%"), (20, "100.0%")])
+def test_a_share_of_unknown_tokens_above_a_twentieth_is_a_warning(tokenizer, unknown, share):
+    examples = [ask("a", "a b c d", context=" ".join(["\u0e01"] * unknown + ["a"] * (16 - unknown)))]
+    if unknown > 16:
+        examples = [ask("a", "\u0e01 \u0e01 \u0e01 \u0e01", context=" ".join(["\u0e01"] * 16))]
+    windows = make_windows(examples, tokenizer)
+    counts = count_windows(examples, windows, tokenizer)
+    assert counts == {"unused_answers": 0, "duplicate_questions": 0, "unknown_tokens": unknown}
+    warning = unknown_warning(counts, windows)
+    assert warning == "" if share is None else f"{share} of the tokens are [UNK]" in warning
+
+
+def test_lengths_are_those_of_whole_contexts_whatever_the_windows(tokenizer):
+    examples = [ask(str(n), "a", context="a " * n) for n in (3, 40, 7)] + [ask("w", "a", "c d e", context="b c d e f")]
+    tokens = count_tokens(make_windows(examples, tokenizer, 12, 2), max_answer_length=2)
+    assert (tokens["median"], tokens["longest"], tokens["too_long"]) == (6, 40, 1)
+    assert sum(count for _, _, count in tokens["histogram"]) == 4 and tokens["histogram"][-1][2] == 1
+
+
+def test_the_oracle_takes_the_best_answer_that_windows_and_length_leave(tokenizer):
+    examples = [
+        ask("a", "when ?", "1871"),
+        ask("b", "what ?", "clock of basel was made", "iron"),  # the first is too long, the second fits
+        ask("b", "who ?", "anna weiss"),  # the same id: training data may have it
+        ask("d", "which ?", "lock"),  # a piece of a token: the label is wider
+    ]
+    scores = oracle(examples, tokenizer, SIZES, max_answer_length=3)
+    assert scores == {"exact_match": 75.0, "f1": 75.0, "total": 4}
+    assert oracle(examples, tokenizer, SIZES, max_answer_length=1)["exact_match"] == 50.0
+    assert oracle([ask("t", "when ?")], tokenizer, SIZES, 30) == {}
+    mixed = oracle([*examples[:2], ask("e", "why ?", is_impossible=True)], tokenizer, SIZES, 30)
+    assert (mixed["exact"], mixed["HasAns_total"], mixed["NoAns_exact"]) == (100.0, 2, 100.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vocabulary", ["cased", "minilm"])
+def test_the_ceiling_of_the_real_dev_set(squad_dir, minilm_folder, tmp_path, vocabulary):
+    folder = minilm_folder
+    if vocabulary == "cased":
+        (folder := tmp_path / "cased").mkdir()
+        (folder / "vocab.txt").write_bytes((squad_dir / "bert-base-cased-vocab.txt").read_bytes())
+    scores = oracle(read_squad(squad_dir / "dev-v1.1.json"), load_tokenizer(folder), SIZES, 30)
+    assert (round(scores["exact_match"], 2), round(scores["f1"], 2)) == (99.77, 99.79)

@@ -1,0 +1,248 @@
+"""formats.py: what other tools write becomes SQuAD again, and what is not converted is named with its remedy."""
+
+import csv
+import io
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from minibert.support.errors import BadInput
+from minibert.text.formats import convert
+from minibert.text.squad import check_records, check_top, read_squad
+
+CONTEXTS = [
+    "The clock of Basel was made\nof iron in 1871, \u201cby Anna\u201d.",
+    "The bridge, built in Lyon; of \U0001f600 stone.",
+]
+ROWS = [
+    {"id": "a", "title": "Basel", "context": CONTEXTS[0], "question": "When?", "text": ["1871", "in 1871"]},
+    {"id": "b", "title": "Basel", "context": CONTEXTS[0], "question": 'Of "what"?', "text": ["iron"]},
+    {"id": "c", "title": "Lyon", "context": CONTEXTS[1], "question": "Of what?", "text": ["stone"]},
+    {"id": "d", "title": "Lyon", "context": CONTEXTS[1], "question": "Who?", "text": []},
+]
+for one in ROWS:
+    one["starts"] = [one["context"].index(text) for text in one["text"]]
+FIRST = [one | {"text": one["text"][:1], "starts": one["starts"][:1]} for one in ROWS]
+
+
+def write(folder, content, name="input.json"):
+    raw = content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else None
+    (folder / name).write_bytes(json.dumps(content).encode() if raw is None else raw)
+    return folder / name
+
+
+def examples_of(file):
+    """The format's name and (id, title, question, context, answers, is_impossible) of every question."""
+    name, top, _ = convert(file)
+    check_top(file, top)
+    records = [record for _, record in check_records(top, False, False, False, Counter())]
+    return name, [
+        (e.id, e.title, e.question, e.context, [tuple(g) for g in e.answers], e.is_impossible) for e in records
+    ]
+
+
+def expected(rows, titles=True, mark=True):
+    for row in rows:
+        is_impossible = True if mark and not row["text"] else None
+        golds = list(zip(row["text"], row["starts"]))
+        yield row["id"], row["title"] if titles else "", row["question"], row["context"], golds, is_impossible
+
+
+def hf(row):
+    """A row of the `datasets` library."""
+    kept = {key: row[key] for key in ("id", "title", "context", "question")}
+    return kept | {"answers": {"text": row["text"], "answer_start": row["starts"]}}
+
+
+def spans(row):
+    return [{"start": s, "end": s + len(t), "text": t} for t, s in zip(row["text"], row["starts"])]
+
+
+def label_studio(row):
+    results = [{"value": span | {"labels": ["Answer"]}, "type": "labels"} for span in spans(row)]
+    annotations = [{"result": results, "was_cancelled": False}, {"result": [{}] * 2, "was_cancelled": True}]
+    return {"id": row["id"], "data": {"text": row["context"], "question": row["question"]}, "annotations": annotations}
+
+
+def label_studio_min(row):
+    task = {"id": row["id"], "text": row["context"], "question": row["question"], "annotation_id": 7}
+    return task | {"answer": [span | {"labels": ["Answer"]} for span in spans(row)]}
+
+
+def doccano(row, key="label"):
+    marks = [[span["start"], span["end"], "ANSWER"] for span in spans(row)]
+    if key == "entities":
+        marks = [{"id": 1, "label": "ANSWER", "start_offset": first, "end_offset": stop} for first, stop, _ in marks]
+    return {"id": row["id"], "text": row["context"], "question": row["question"], key: marks}
+
+
+def haystack(row):
+    label = {"id": row["id"], "query": row["question"], "document": {"content": row["context"], "id": "x", "meta": {}}}
+    answers = [
+        {"answer": s["text"], "offsets_in_document": [{"start": s["start"], "end": s["end"]}]} for s in spans(row)
+    ]
+    return label | {"answer": (answers or [None])[0], "no_answer": not answers, "origin": "gold-label"}
+
+
+def table(rows, delimiter=",", columns=("id", "question", "context", "answer", "answer_start"), ends="\r\n"):
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=ends)
+    writer.writerow(columns)
+    for row in rows:
+        values = [row["id"], row["question"], row["context"], *(row["text"] or [""]), *(row["starts"] or [""])]
+        writer.writerow(values[: len(columns)])
+    return out.getvalue()
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def columns(rows):
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+HF = [hf(row) for row in ROWS]
+ROUND_TRIPS = {  # what is written -> how the format is called, and what must be read
+    "rows": (HF, "flat rows", expected(ROWS)),
+    "rows under data": ({"data": HF}, "flat rows", expected(ROWS)),
+    "rows as JSON lines": (lines(HF), "JSON lines: flat rows", expected(ROWS)),
+    "columns": (columns(HF), "columns", expected(ROWS)),
+    "columns of pandas": (
+        {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()},
+        "columns",
+        expected(ROWS),
+    ),
+    "one row": (HF[0], "flat rows", expected(ROWS[:1])),
+    "rows with a list of objects": (
+        [hf(r) | {"answers": [{"text": t, "answer_start": s} for t, s in zip(r["text"], r["starts"])]} for r in ROWS],
+        "flat rows",
+        expected(ROWS),
+    ),
+    "a test set, whose empty lists say nothing": (
+        [hf(row | {"text": [], "starts": []}) for row in ROWS],
+        "flat rows",
+        expected([row | {"text": []} for row in ROWS], mark=False),
+    ),
+    "CSV": (table(FIRST[:3]), "CSV", expected(FIRST[:3], titles=False)),
+    "CSV with a byte order mark and semicolons": (
+        b"\xef\xbb\xbf" + table(FIRST[:3], ";").encode(),
+        "CSV",
+        expected(FIRST[:3], titles=False),
+    ),
+    "TSV": (table(FIRST[:3], "\t", ends="\n"), "TSV", expected(FIRST[:3], titles=False)),
+    "CSV without starts": (
+        table(FIRST[:3], columns=("qid", "query", "Passage", "Answer text")),
+        "CSV",
+        expected(FIRST[:3], False),
+    ),
+    "Label Studio": ([label_studio(r) for r in ROWS[:3]], "Label Studio", expected(ROWS[:3], False)),
+    "Label Studio, JSON-MIN": ([label_studio_min(r) for r in ROWS[:3]], "Label Studio", expected(ROWS[:3], False)),
+    "doccano": (lines([doccano(r) for r in ROWS[:3]]), "JSON lines: a doccano export", expected(ROWS[:3], False)),
+    "doccano, entities": ([doccano(r, "entities") for r in ROWS[:3]], "doccano", expected(ROWS[:3], False)),
+    "haystack labels": ([haystack(r) for r in FIRST], "haystack labels", expected(FIRST, False)),
+}
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)
+def test_a_format_goes_there_and_back(tmp_path, name):
+    content, called, rows = ROUND_TRIPS[name]
+    file = write(tmp_path, content)
+    rows = list(rows)
+    assert (found := examples_of(file))[1] == rows and called in found[0]
+    with pytest.raises(
+        BadInput, match=rf"is .*{called.partition(':')[0]}.*; convert it with `minibert check --data .* --fix .*json`"
+    ):
+        read_squad(file)  # training on the file itself
+
+
+def test_an_empty_cell_of_a_table_is_a_missing_answer_and_no_mark(tmp_path):
+    top = convert(write(tmp_path, table(FIRST)))[1]
+    faults = [what for _, what in check_records(top, False, False, False, Counter()) if isinstance(what, str)]
+    assert len(faults) == 1 and "no answers" in faults[0]
+
+
+QAS = [{"id": "1", "question": "When?", "answers": [{"text": "1871", "answer_start": CONTEXTS[0].index("1871")}]}]
+PARAGRAPHS = [{"context": CONTEXTS[0], "qas": QAS}]
+SQUAD_ALREADY = {
+    "simpletransformers": [PARAGRAPHS[0] | {"qas": [QAS[0] | {"is_impossible": False}]}],
+    "cdQA": {"version": "", "data": [{"title": "t", "paragraphs": [PARAGRAPHS[0] | {"qas": [QAS[0] | {"id": 12}]}]}]},
+    "haystack's annotation tool": {
+        "data": [
+            {"paragraphs": [PARAGRAPHS[0] | {"document_id": 3, "qas": [QAS[0] | {"id": 9, "is_impossible": False}]}]}
+        ]
+    },
+    "KorQuAD 1": {"version": "KorQuAD_v1.0_dev", "data": [{"paragraphs": PARAGRAPHS, "title": "t"}]},
+    "MLQA": {"version": 1.0, "data": [{"title": "t", "paragraphs": PARAGRAPHS}]},
+    "XQuAD": {"data": [{"paragraphs": PARAGRAPHS}], "version": "1.1"},
+}
+
+
+@pytest.mark.parametrize("name", SQUAD_ALREADY)
+def test_what_is_squad_already_is_read_as_it_is(tmp_path, name):
+    file = write(tmp_path, SQUAD_ALREADY[name])
+    (example,) = read_squad(file, training=True)
+    assert example.answers[0].text == "1871" and convert(file) == ("", SQUAD_ALREADY[name], [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"PAR1\x15\x04", r"is Parquet, .*pandas.read_parquet\('.*input.json'\).*lines=True.*minibert check --data"),
+        (b"PK\x03\x04\x14\0 xl/workbook.xml", r"an Excel sheet \(XLSX\), .*pandas.read_excel"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", r"an Excel sheet \(XLS\), .*pandas.read_excel"),
+        (b"PK\x03\x04\x14\0 train.json", "zip archive; unzip"),
+        (b'{"context": "x", "question": "y"}\n{"a": 1,}\n', "JSON lines|Extra data|Expecting"),
+        (b"a,b\n1,2\n", "line 1"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
+    file = write(tmp_path, raw)
+    for read in (read_squad, convert):
+        with pytest.raises(BadInput, match=says):
+            read(file)
+
+
+def test_nan_is_refused_with_its_line_and_read_as_null_by_the_converter(tmp_path):
+    file = write(tmp_path, '{"data": [\n"NaN is text",\n{"x": NaN,\n"y": [-Infinity, 1]}]}')
+    with pytest.raises(BadInput, match="NaN is not a JSON value") as caught:
+        read_squad(file)
+    assert caught.value.where == "line 3"
+    assert convert(file) == ("", {"data": ["NaN is text", {"x": None, "y": [None, 1]}]}, ["line 3", "line 4"])
+    table = write(tmp_path, lines(HF[:2]).replace('"title": "Basel"', '"title": NaN', 1))
+    assert convert(table)[2] == ["line 1"]
+
+
+def test_a_bad_line_of_json_lines_is_named(tmp_path):
+    with pytest.raises(BadInput, match="is not JSON") as caught:
+        convert(write(tmp_path, lines(HF) + '{"id": \n'))
+    assert caught.value.where == "line 5"
+
+
+NAMES = ["id", "data", "context", "text", "question", "query", "document", "answers", "answer", "label", "annotations"]
+NAMES += ["result", "value", "start", "answer_start", "content", "offsets_in_document", "entities", "annotation_id"]
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.sampled_from(["", "a b", "{'text': ['a']}", "{"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@example([{"text": "a", "question": "b", "label": 3}])
+@example([{"data": {}, "annotations": [{"result": [None]}]}])
+@example([HF[0], None, 3])
+@given(TREES | st.lists(st.dictionaries(st.sampled_from(NAMES), TREES, min_size=4), min_size=1, max_size=3))
+def test_any_json_is_converted_or_refused(tmp_path_factory, tree):
+    folder = tmp_path_factory.mktemp("any")
+    for content in (tree, lines(tree) if isinstance(tree, list) else tree):
+        file = write(folder, content)
+        try:
+            _, top, _ = convert(file)
+            check_top(file, top)
+        except BadInput as error:
+            assert error.what
+            continue
+        check_records(top, True, False, False, Counter())

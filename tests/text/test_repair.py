@@ -1,0 +1,101 @@
+"""repair.py: what leaves no choice is repaired and listed; everything else stays as it was."""
+
+import copy
+
+import pytest
+
+from minibert.text.repair import repair
+
+CONTEXT = "The clock \u00e9\u00e9 \U0001f600 of Basel was made of iron in 1871, of old iron."
+HERE = CONTEXT.index("1871")
+IRON = CONTEXT.index("iron"), CONTEXT.rindex("iron")
+
+
+def record(**changes):
+    return {"id": "q", "question": "?", "answers": [{"text": "1871", "answer_start": HERE}]} | changes
+
+
+def answer(text, start, **more):
+    return {"answers": [{"text": text, "answer_start": start} | more]}
+
+
+def top_of(*records, context=CONTEXT):
+    return {
+        "version": "x",
+        "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(records)}], "k": 1}],
+    }
+
+
+def in_bytes(i):
+    return len(CONTEXT[:i].encode())
+
+
+def in_utf16(i):
+    return len(CONTEXT[:i].encode("utf-16-le")) // 2
+
+
+REPAIRED = {
+    "an integer id": ({"id": 7}, {"id": "7"}),
+    "no id": ({"id": None}, {"id": "data[0].paragraphs[0].qas[0]"}),
+    "a spelled mark": ({"is_impossible": "False"}, {"is_impossible": False}),
+    "one occurrence": (answer("1871", 3), answer("1871", HERE)),
+    "no offset": (answer("1871", -1), answer("1871", HERE)),
+    "an offset as text": (answer("1871", str(HERE)), answer("1871", HERE)),
+    "an offset as a float": (answer("1871", float(HERE)), answer("1871", HERE)),
+    "outer whitespace": (answer("1871 ", HERE - 1), answer("1871", HERE)),
+    "whitespace and one occurrence": (answer(" 1871 ", 2), answer("1871", HERE)),
+    "bytes, of two": (answer("iron", in_bytes(IRON[1])), answer("iron", IRON[1])),
+    "UTF-16, of two": (answer("iron", in_utf16(IRON[0])), answer("iron", IRON[0])),
+    "an empty answer": (answer("", 0), {"answers": []}),
+    "unknown keys stay": (answer("1871", 1, answer_end=5), answer("1871", HERE, answer_end=5)),
+    "columns": ({"answers": {"text": ["1871"], "answer_start": [HERE]}}, answer("1871", HERE)),
+}
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_what_leaves_no_choice_is_repaired_and_listed(name):
+    before, after = REPAIRED[name]
+    top, changes = repair(top_of(record(**before)))
+    assert top == top_of(record(**after)) and len(changes) == 1
+    assert type(top["data"][0]["paragraphs"][0]["qas"][0]["id"]) is str
+    assert changes[0].place == "data[0].paragraphs[0].qas[0]" and changes[0].what
+    assert repair(top) == (top_of(record(**after)), [])
+
+
+UNTOUCHED = {
+    "one of two, shifted": answer("iron", IRON[0] + 2),
+    "one of two, nowhere near": answer("iron", -1),
+    "case": answer("The Clock", 0),
+    "nowhere": answer("steel", 4),
+    "two units in one record": {
+        "answers": [
+            {"text": "iron", "answer_start": in_bytes(IRON[1])},
+            {"text": "iron", "answer_start": in_utf16(IRON[0])},
+        ]
+    },
+    "impossible with answers": {"is_impossible": True},
+    "a mark that says nothing": {"is_impossible": "perhaps"},
+    "no text": {"answers": [{"answer_start": 3}]},
+    "answers as text": {"answers": "1871"},
+    "no question": {"question": ""},
+    "an id without characters": {"id": ""},
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_what_leaves_a_choice_stays_as_it_is(name):
+    top = top_of(record(**UNTOUCHED[name]), "no object", context=CONTEXT)
+    assert repair(copy.deepcopy(top)) == (top, [])
+
+
+@pytest.mark.parametrize("levels", ["list of articles", "list of paragraphs", "paragraphs as data", "one paragraph"])
+def test_the_copy_has_all_levels(levels):
+    paragraph = {"context": CONTEXT, "qas": [record()]}
+    content = {
+        "list of articles": [{"title": "t", "paragraphs": [paragraph]}],
+        "list of paragraphs": [paragraph],
+        "paragraphs as data": {"version": "1.1", "data": [paragraph]},
+        "one paragraph": paragraph,
+    }
+    top, _ = repair(content[levels])
+    assert [p for article in top["data"] for p in article["paragraphs"]] == [paragraph] and top["version"] == "1.1"
