@@ -134,27 +134,30 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
 
 def print_report(report: dict[str, Any], options: CheckOptions) -> None:
     """The report for people, on stdout."""
-    for part in (report, report.get("eval_data")):
-        if part:
-            print(f"{part['data']}: {part['format']}, {len(part['faults'])} faults")
-            print_faults(part["faults"])
-            for what, count in part["taken"].items():
-                print(f"{what}: {count}")
-    if options.fix:
-        left = report["faults_left"]
-        changes = f"{len(report['changes'])} changes, listed in {options.fix}.changes.txt"
-        print(f"{options.fix}: {changes}; left to mend by hand: {len(left)}")
-        print_faults(left)
-    for name, value in report.items():
-        if isinstance(value, (int, str)) and name not in ("data", "format"):
-            print(f"{name.replace('_', ' ')}: {value}")
-        elif isinstance(value, dict) and "ids" in value:
-            print_ids(name, value)
+    for part in filter(None, (report, report.get("eval_data"))):
+        print(f"{part['data']}: {part['format']}, {len(part['faults'])} faults")
+        print_faults(part["faults"])
+        for what, count in part["taken"].items():
+            print(f"{what}: {count}")
+        if "faults_left" in part:
+            changes = f"{len(report['changes'])} changes, listed in {options.fix}.changes.txt"
+            print(f"{options.fix}: {changes}; left to mend by hand: {len(part['faults_left'])}")
+            print_faults(part["faults_left"])
+        for name, value in part.items():
+            if isinstance(value, (int, str)) and name not in ("data", "format"):
+                print(f"{name.replace('_', ' ')}: {value}")
+            elif isinstance(value, dict) and "ids" in value:
+                print_ids(name.replace("_", " "), value)
     for name, value in report.get("leakage", {}).items():
-        print_ids(f"in both files: {name}", value if isinstance(value, dict) else {"count": value, "ids": []})
-    if "windows" not in report:
+        print_ids(f"in both files: {name.replace('_', ' ')}", value)
+    if "windows" in report:
+        print_windows(report)
+    else:
         print("tokens and windows are not counted: name a model with --model")
-        return
+
+
+def print_windows(report: dict[str, Any]) -> None:
+    """The counts that need a tokenizer, and a histogram of the contexts' lengths."""
     tokens = report["tokens"]
     print(f"windows: {json.dumps(report['windows'])}")
     print(
@@ -169,7 +172,7 @@ def print_report(report: dict[str, Any], options: CheckOptions) -> None:
 
 def print_ids(name: str, value: dict[str, Any]) -> None:
     shown = ", ".join(escape(one) for one in value["ids"][:5]) + (", .." if value["count"] > 5 else "")
-    print(f"{name.replace('_', ' ')}: {value['count']}" + (f" ({shown})" if value["ids"] else ""))
+    print(f"{name}: {value['count']}" + (f" ({shown})" if value["ids"] else ""))
 
 
 def print_faults(faults: Sequence[dict[str, str]]) -> None:

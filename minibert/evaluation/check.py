@@ -79,13 +79,12 @@ def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> di
     """What stands in both files: questions with their context, questions alone, contexts alone."""
     keys = {question_key(example) for example in examples}
     questions, contexts = {key[0] for key in keys}, {key[1] for key in keys}
-    shared = {example.context for example in eval_examples} & contexts
     return {
         "questions": listed(e.id for e in eval_examples if question_key(e) in keys),
         "questions_of_other_contexts": listed(
             e.id for e in eval_examples if question_key(e)[0] in questions and question_key(e) not in keys
         ),
-        "contexts": len(shared),
+        "questions_about_shared_contexts": listed(e.id for e in eval_examples if e.context in contexts),
     }
 
 

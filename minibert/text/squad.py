@@ -212,7 +212,8 @@ def check_records(
                 raise ValueError(f"context {context_fault}")
             example = to_example(record, title, context, None if needs_ids else place, search, taken)
             if not training and first_use.setdefault(example.id, place) != place:
-                raise ValueError(f"the id was used before, at {first_use[example.id]}")
+                where = first_use[example.id]
+                raise ValueError(f"the id was used before, at {where}; to be scored, a file needs unique ids")
             records.append((place, example))
         except ValueError as fault:
             name = f" (id={short(record.get('id'))})" if isinstance(record, dict) else ""

@@ -13,12 +13,14 @@ import minibert
 from minibert import __main__
 from minibert.commands import flags
 from minibert.commands.ask import AskOptions
+from minibert.commands.check import CheckOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.windows import WindowsOptions
 from minibert.training.settings import Settings
 from tests.builders import ROOT
 
 OPTIONS = {"train": Settings, "evaluate": EvaluateOptions, "ask": AskOptions, "windows": WindowsOptions}
+OPTIONS["check"] = CheckOptions
 
 # --- defaults
 
@@ -37,6 +39,7 @@ RECIPE |= {"save_steps": None, "keep_last": 2, "model": "minilm", "device": "aut
         ("evaluate", WINDOWS | ANSWERS | {"device": "auto", "dtype": "auto"}),
         ("ask", WINDOWS | {"top_k": 1, "max_answer_length": 30, "output": "-", "device": "auto", "dtype": "float32"}),
         ("windows", WINDOWS | {"model": "minilm", "show": 0}),
+        ("check", WINDOWS | {"model": None, "fix": None, "max_answer_length": 30}),
     ],
 )
 def test_the_defaults_are_the_published_recipe(command, expected):

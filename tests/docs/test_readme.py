@@ -18,6 +18,7 @@ from minibert.__main__ import COMMANDS
 from minibert.answers.pipeline import QuestionAnswering
 from minibert.commands import flags
 from minibert.commands.ask import WAIT_SECONDS, AskOptions
+from minibert.commands.check import CheckOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
 from minibert.commands.publish import PublishOptions
@@ -38,6 +39,7 @@ OPTIONS = {
     "ask": AskOptions,
     "publish": PublishOptions,
     "serve": ServeOptions,
+    "check": CheckOptions,
     "windows": WindowsOptions,
     "lesson": LessonOptions,
 }

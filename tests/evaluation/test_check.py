@@ -46,7 +46,7 @@ def test_leakage_is_what_stands_in_both_files():
     found = leakage(train, dev)
     assert found["questions"] == {"count": 1, "ids": ["c"]}
     assert found["questions_of_other_contexts"] == {"count": 1, "ids": ["d"]}
-    assert found["contexts"] == 1
+    assert found["questions_about_shared_contexts"] == {"count": 2, "ids": ["c", "f"]}
 
 
 @pytest.mark.parametrize(("unknown", "share"), [(1, None), (2, "10.0%"), (20, "100.0%")])
