@@ -20,7 +20,7 @@ from minibert.support.errors import BadInput
 from minibert.support.files import write_atomically
 from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
-from minibert.text.squad import Example, check_records, check_top, shown
+from minibert.text.squad import Example, check_records, check_top, escape, shown
 from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
 from minibert.training.settings import MAX_ANSWER_LENGTH, NAME_OR_DIR, WindowSettings, option
 
@@ -179,8 +179,3 @@ def print_faults(faults: Sequence[dict[str, str]]) -> None:
     print(
         *(f"  {line}\n" for line in shown([f"{fault['place']}: {fault['what']}" for fault in faults])), sep="", end=""
     )
-
-
-def escape(text: str) -> str:
-    """The text with control characters escaped: a file must not steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

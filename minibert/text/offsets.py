@@ -11,7 +11,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
-MOST_SEARCHED = 1_000_000_000  # characters searched in one file, about two seconds: many faults in a book stay linear
+MOST_SEARCHED = 300_000_000  # characters of one file, a few seconds: many faults in one long text stay linear
+MOST_FOLDED = 1_000_000  # characters of a context that is searched for other spellings
+NEAR = 2000  # characters around the offset that are searched after that
 MOST_SHOWN = 60  # characters of a text in a message
 
 MARKS = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u00b4`"), "'")  # quotation marks, dashes
@@ -92,7 +94,10 @@ class Search:
             message = f"the answer {short(text)} is not at answer_start {start}: {length}"
         self.searched += len(context)
         if self.searched > MOST_SEARCHED:
-            return Diagnosis(f"{message}; not searched for, because too many offsets of this file are wrong")
+            first = max(0, (start or 0) - NEAR)
+            near = context.find(text, first, first + 2 * NEAR + len(text))
+            where = f"one is at {near}" if near >= 0 else f"none is within {NEAR} characters"
+            return Diagnosis(f"{message}; {where}, and the file has too many wrong offsets to search further")
         matches = [match.start() for match in islice(re.finditer(re.escape(text), context), 10)]
         if not matches:
             return Diagnosis(f"{message}; the text is nowhere in the context{self.other_spelling(text, context)}")
@@ -112,6 +117,8 @@ class Search:
 
     def other_spelling(self, text: str, context: str) -> str:
         """Where the context has the text in another spelling, and how the two differ; "" if it has not."""
+        if len(context) > MOST_FOLDED:
+            return ""
         if context is not self.context:
             self.searched += 20 * len(context)
             self.context, self.folded, self.places = context, *fold_with_places(context)

@@ -127,12 +127,17 @@ def list_faults(faults: list[Fault]) -> BadInput:
 
 def shown(lines: list[str]) -> list[str]:
     """The first lines for the terminal, control characters escaped; all of them go to a file if they are more."""
-    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]
+    lines = [line if line.isprintable() else escape(line) for line in lines]
     if len(lines) <= MOST_FAULTS:
         return lines
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".faults.txt", delete=False) as opened:
         opened.writelines(line + "\n" for line in lines)
     return [*lines[:MOST_FAULTS], f".. all {len(lines)} are in {opened.name}"]
+
+
+def escape(text: str) -> str:
+    """The text with control characters escaped: a file must not steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def read_top(file: str | Path) -> Any:

@@ -84,11 +84,11 @@ def test_the_oracle_takes_the_best_answer_that_windows_and_length_leave(tokenize
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vocabulary", ["cased", "minilm"])
-def test_the_ceiling_of_the_real_dev_set(squad_dir, minilm_folder, tmp_path, vocabulary):
+@pytest.mark.parametrize(("vocabulary", "ceiling"), [("cased", (99.74, 99.75)), ("minilm", (99.77, 99.79))])
+def test_the_ceiling_of_the_real_dev_set(squad_dir, minilm_folder, tmp_path, vocabulary, ceiling):
     folder = minilm_folder
     if vocabulary == "cased":
         (folder := tmp_path / "cased").mkdir()
         (folder / "vocab.txt").write_bytes((squad_dir / "bert-base-cased-vocab.txt").read_bytes())
     scores = oracle(read_squad(squad_dir / "dev-v1.1.json"), load_tokenizer(folder), SIZES, 30)
-    assert (round(scores["exact_match"], 2), round(scores["f1"], 2)) == (99.77, 99.79)
+    assert (round(scores["exact_match"], 2), round(scores["f1"], 2)) == ceiling
