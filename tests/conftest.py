@@ -19,7 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network; the tests of the
 @pytest.fixture(autouse=True)
 def signal_handlers_put_back() -> Iterator[None]:
     """Restore the signal handlers after each test: a command called in this process installs its own."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -3,7 +3,8 @@
 Its files, in the order of their imports:
 
     errors      the error that a user can correct: file, place, what to do
-    signals     Ctrl-C, SIGTERM, exit codes and the last line of a command
+    streams     stdout and stderr that never stop a run; text made printable
+    signals     Ctrl-C, SIGTERM, SIGHUP, exit codes and the last line of a command
     files       strict reading, atomic writing, the lock of a run
     page        self-contained web pages: data, policy
     layouts     folders of other programs: where the model lies, pickled weights

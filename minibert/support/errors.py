@@ -1,6 +1,6 @@
 """The error that a user can correct. In: file, place and fault. Out: one line, which a command ends with (exit code 2).
 
-Next: `signals.py`.
+Next: `streams.py`.
 """
 
 import os

@@ -8,7 +8,6 @@ Next: `progress.py`.
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -18,28 +17,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
-GROUPS: list = []  # keeps process groups alive, see `joined`
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Connect to the other ranks for a `with` block, if torchrun started several."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    """Connect to the other ranks for a `with` block, if torchrun started several.
+
+    The connection stays until the process ends, which is at once: see `signals.leave`.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_connected():
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())
         # Two backends: gradients travel between GPUs, the small sums of `any_rank` between CPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        # Keep a reference for good. If DistributedDataParallel held the last one, it would free the group while it
-        # holds the GIL, wait for gloo's thread to end, and that thread may wait for the GIL: a deadlock.
-        GROUPS.append(dist.group.WORLD)
-    try:
-        yield
-    finally:
-        if is_connected():
-            dist.destroy_process_group()
-            # gloo's thread may still have to free its last tensor, and needs the GIL for it; a thread that asks for
-            # the GIL while Python shuts down aborts the process. Sleeping releases the GIL, so that it can finish.
-            time.sleep(0.1)
+    yield
 
 
 def is_connected() -> bool:

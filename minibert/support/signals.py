@@ -1,7 +1,10 @@
-"""Ctrl-C and SIGTERM, exit codes, and the last line of a command.
+"""Ctrl-C, SIGTERM and SIGHUP, exit codes, and the last line of a command.
 
 In: a command's main function. Out: its exit code, and one `error:` line on stderr in place of a traceback. A signal
 raises `Stopped` at once, except within `StopSignals`: training ends its step and saves first.
+
+SIGHUP, which says that the terminal was closed, is like SIGTERM, unless it is ignored, as under nohup. It never counts
+as a second signal: the shell and the system may both send it, and a launcher may send SIGTERM after it.
 
 Next: `files.py`.
 """
@@ -10,10 +13,16 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from minibert.support.errors import BadInput
+from minibert.support.streams import deliver, open_streams
+from minibert.support.streams import tell as tell
+
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Stopped(KeyboardInterrupt):
@@ -32,15 +41,18 @@ class Stopped(KeyboardInterrupt):
 
 
 def handle_signals(handler: Any) -> dict[int, Any]:
-    """Set a handler for Ctrl-C and SIGTERM; return the former handlers, none where Python allows no handlers."""
+    """Set a handler for the signals that stop; return the former handlers, none where Python allows no handlers."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers.append(HANGUP)
     try:
-        return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+        return {number: signal.signal(number, handler) for number in numbers}
     except ValueError:  # in a thread other than the main one
         return {}
 
 
 class StopSignals:
-    """Within a `with` block, record Ctrl-C and SIGTERM in `received`, so that a loop can end between two steps.
+    """Within a `with` block, record a signal to stop in `received`, so that a loop can end between two steps.
 
     A second signal ends the process at once. Outside the main thread nothing is received.
     """
@@ -58,7 +70,9 @@ class StopSignals:
             signal.signal(number, handler or signal.SIG_DFL)  # None: set by C code, and out of Python's reach
 
     def record(self, number: int, _: object) -> None:
-        if self.received:
+        if number == HANGUP and self.received:
+            return
+        if self.received not in (0, HANGUP):
             os._exit(128 + number)
         self.received = number
         if self.is_raising:
@@ -78,21 +92,53 @@ class StopSignals:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command and end the process: 0 fine, 1 environment or divergence, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    """Run a command and end the process.
 
-    def stop(number: int, _: object) -> None:
+    Its exit code: 0 fine, 1 environment or divergence, 2 bad input, 128 + the number of a signal: 130 Ctrl-C,
+    143 SIGTERM, 129 SIGHUP.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == HANGUP and Stopped.latest:
+            return
         if Stopped.latest:  # a second signal
             os._exit(128 + number)
+        if is_importing(frame):  # a module that is interrupted may swallow the error, or make another of it
+            Stopped(number)
+            os._exit(last_word(KeyboardInterrupt()))
         raise Stopped(number)
 
     Stopped.latest, code = 0, 0
+    open_streams()
     try:
         handle_signals(stop)
         main()
-        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         code = last_word(error)
+    handle_signals(signal.SIG_IGN)  # nothing is left to stop, and Python's shutdown would show a traceback
+    if undelivered := deliver():
+        code = code or last_word(undelivered)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; one of several ranks at once, without Python's shutdown.
+
+    A thread of gloo, which connects the ranks, may still have to free a tensor and needs the GIL for it. A thread that
+    asks for the GIL while Python shuts down aborts the process, and one that is waited for with the GIL held waits for
+    ever. So the connection is never taken down.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a frame belongs to an import."""
+    while frame and "importlib._bootstrap" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 def last_word(error: BaseException) -> int:
@@ -102,23 +148,18 @@ def last_word(error: BaseException) -> int:
         return complain(f"stopped by {Stopped(number)}", 128 + number)
     if isinstance(error, BadInput):
         return complain(error, 2)
-    if isinstance(error, BrokenPipeError):
-        # The reader of our output has closed it (`| head`). Python would flush stdout once more, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # the reader of our output has closed it, as `| head` does
         return 1
     if isinstance(error, (OSError, FloatingPointError, MemoryError)):
         return complain(str(error) or type(error).__name__, 1)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        traceback.print_exception(error)
+        return 1
     raise error
 
 
 def complain(message: object, code: int) -> int:
     """Write one `error:` line to stderr and return the code. Control characters from files are escaped."""
     handle_signals(signal.SIG_IGN)  # another signal must not interrupt this line
-    line = " ".join(str(message).split())
-    tell("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+    tell("error: " + " ".join(str(message).split()))
     return code
-
-
-def tell(line: str) -> None:
-    """Write a line to stderr in one call: `print` makes two, and the lines of several ranks would mix."""
-    sys.stderr.write(line + "\n")

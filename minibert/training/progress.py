@@ -4,6 +4,7 @@ metrics.jsonl has one JSON object per line, with "step" and "epoch" and either t
 the scores of an evaluation. Next: `run_folder.py`.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from tqdm import tqdm
 from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.files import write_atomically
+from minibert.support.streams import deliver, printable
 
 
 def say(line: str) -> None:
-    """Print a line on stdout, above the progress bar."""
+    """Print a line on stdout, above the progress bar. A run goes on when nobody receives it."""
     if ranks.is_main():
-        tqdm.write(line)
+        with contextlib.suppress(OSError, ValueError):
+            tqdm.write(printable(line))
+        deliver()
 
 
 def open_board(run: Path, step: int) -> Any:

@@ -56,9 +56,12 @@ TWO_RANKS = """
 import json, sys, time, torch
 from pathlib import Path
 from minibert.support import ranks
+from minibert.support.signals import run_command
 
-file = Path(sys.argv[1])
-with ranks.joined():
+@run_command
+@ranks.joined()
+def main():
+    file = Path(sys.argv[1])
     found = {"rank": ranks.rank(), "local": ranks.local_rank(), "size": ranks.world_size(), "main": ranks.is_main()}
     found["sum"] = ranks.sum_over_ranks(torch.tensor([1.0, 10.0 * (ranks.rank() + 1)])).tolist()
     found["flags"] = [ranks.any_rank(False), ranks.any_rank(ranks.rank() == 0), ranks.any_rank(ranks.rank() == 1)]
@@ -67,7 +70,7 @@ with ranks.joined():
             time.sleep(0.3)
             file.write_text("written by rank 0")
         found["saw"] = file.exists()
-print(json.dumps(found))
+    print(json.dumps(found))
 """
 
 

@@ -16,6 +16,8 @@ from tests.builders import ROOT
 TERM, INT = signal.SIGTERM, signal.SIGINT
 CODES = {TERM: 143, INT: 130}
 LAST_LINES = {TERM: "error: stopped by SIGTERM\n", INT: "error: stopped by Ctrl-C\n"}
+if hasattr(signal, "SIGHUP"):
+    CODES[signal.SIGHUP], LAST_LINES[signal.SIGHUP] = 129, "error: stopped by SIGHUP\n"
 
 
 class Exited(BaseException):
@@ -117,6 +119,32 @@ def test_a_second_signal_ends_a_command_at_once(exits, first, second):
     with pytest.raises(Exited) as end:
         run_command(main)
     assert end.value.args == (CODES[second],)
+
+
+SWALLOWING = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{})
+    for _ in range(100): pass
+except BaseException:
+    pass
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_during_an_import_ends_the_command_whatever_the_module_catches(tmp_path, number):
+    (tmp_path / "swallowing.py").write_text(SWALLOWING.format(signal.Signals(number).name), "utf-8")
+    command = "from minibert.support.signals import run_command\nrun_command(lambda: __import__('swallowing'))"
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    child = subprocess.run([sys.executable, "-c", command], env=env, capture_output=True, text=True, timeout=60)
+    assert (child.returncode, child.stderr) == (CODES[number], LAST_LINES[number])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_an_ignored_hangup_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    assert ended(lambda: signal.raise_signal(signal.SIGHUP)) == 0
 
 
 def test_a_signal_does_not_interrupt_the_last_line(capsys):

@@ -84,8 +84,11 @@ def become(script: str, words: list[str], out: str, err: str, env: dict, fault: 
         os._exit(ended.code)  # because the shutdown of 2,000 modules takes longer than the run
 
 
-def arm(at: str, call: int, signals: list[int] = (), error: str = "", limit: int | None = None) -> None:
-    """Let call number `call` of the function `at` come with signals, an error or a limit on the size of files."""
+def arm(
+    at: str, call: int, signals: list[int] = (), error: str = "", limit: int | None = None, dead: list[int] = ()
+) -> None:
+    """Let call number `call` of the function `at` come with signals, an error, a limit on the size of files, or streams
+    that nobody reads any more (`dead`: their numbers)."""
     module, _, name = at.rpartition(".")
     owner, calls = importlib.import_module(module), 0
     function = getattr(owner, name)
@@ -95,6 +98,10 @@ def arm(at: str, call: int, signals: list[int] = (), error: str = "", limit: int
         nonlocal calls
         calls += 1
         if calls == call:
+            for number in dead:
+                reader, writer = os.pipe()
+                os.close(reader)
+                os.dup2(writer, number)
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             if error:

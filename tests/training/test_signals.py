@@ -21,9 +21,11 @@ from tests.training.forks import Process, at_step, outcome, wait_for
 
 SMALL = ["--max_seq_length", "64", "--doc_stride", "16", "--dtype", "float32", "--device", "cpu"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-TERM, INT = signal.SIGTERM, signal.SIGINT
-CODES = {TERM: 143, INT: 130}
-LAST_WORDS = {TERM: "error: stopped by SIGTERM", INT: "error: stopped by Ctrl-C"}
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+CODES = {TERM: 143, INT: 130, HUP: 129}
+LAST_WORDS = {
+    number: f"error: stopped by {name}" for number, name in {TERM: "SIGTERM", INT: "Ctrl-C", HUP: "SIGHUP"}.items()
+}
 
 
 def assert_stopped(process: Process, code: int | None, number: int, run: Path) -> None:
@@ -54,7 +56,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize(("phase", "number"), list(zip(PHASES, (TERM, INT) * 3)))
+@pytest.mark.parametrize(("phase", "number"), list(zip(PHASES, (TERM, INT, HUP) * 2)))
 def test_a_signal_stops_a_run_whatever_it_does(tmp_path, train, job, whole, phase, number):
     at, call, steps = PHASES[phase]
     run = tmp_path / "run"
@@ -98,6 +100,28 @@ def test_a_second_signal_stops_at_once(tmp_path, train, job):
         stopped = train(*job, "--output_dir", run, "--overwrite", fault=at_step(3, first, second))
         assert stopped.code in CODES.values() and "Traceback" not in stopped.err
         assert find_checkpoint(run).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("dead", [[1], [2], [1, 2]])
+def test_a_run_that_nobody_listens_to_stops_and_saves(tmp_path, train, job, dead, number):
+    fault = at_step(3, number) | {"dead": dead}
+    stopped = train(*job, "--output_dir", tmp_path / "run", fault=fault)
+    assert stopped.code == CODES[number] and "Traceback" not in stopped.err and "ignored" not in stopped.err
+    assert find_checkpoint(tmp_path / "run").name == "checkpoint-3"
+
+
+def test_a_run_whose_output_dies_ends_as_the_whole_one(tmp_path, train, job, whole):
+    """As under `| tee` when tee is killed."""
+    done = train(*job, "--output_dir", tmp_path / "run", fault=at_step(2) | {"dead": [1, 2]})
+    assert (done.code, done.err) == (0, "") and outcome(tmp_path / "run") == whole["outcome"]
+
+
+@pytest.mark.parametrize("signals", [[HUP, HUP], [HUP, TERM]])
+def test_a_closed_terminal_is_announced_twice_and_saved_once(tmp_path, train, job, signals):
+    """The shell sends SIGHUP and so does the system; a launcher sends SIGTERM."""
+    stopped = train(*job, "--output_dir", tmp_path / "run", fault=at_step(3, *signals))
+    assert stopped.code in (129, 143) and find_checkpoint(tmp_path / "run").name == "checkpoint-3"
 
 
 @pytest.mark.parametrize("at", ["minibert.training.run.read_squad", "minibert.evaluation.evaluate.search"])
