@@ -6,15 +6,17 @@ Next: `page.py`.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,30 +104,85 @@ def finite(number: str) -> float:
 
 
 def fingerprint(file: Path) -> dict[str, Any]:
-    """Size in bytes and sha256 of a file."""
+    """Size in bytes and sha256 of a regular file."""
     digest = hashlib.sha256()
-    with open(file, "rb") as opened:
+    with open(file, "rb", opener=regular) as opened:
         while block := opened.read(1 << 20):
             digest.update(block)
     return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
 
 
+def regular(file: str, flags: int) -> int:
+    """Open a regular file, as `opener` of `open`; BadInput for anything else. What is written to is never a link.
+
+    A FIFO or a device would block or act; O_NONBLOCK keeps opening it from waiting, and does nothing to a regular file.
+    """
+    is_writing = flags & (os.O_WRONLY | os.O_RDWR)
+    flags |= getattr(os, "O_NONBLOCK", 0) | (getattr(os, "O_NOFOLLOW", 0) if is_writing else 0)
+    if is_writing and os.path.islink(file):  # for systems without O_NOFOLLOW
+        raise BadInput(file, "", "expected a regular file, found a symbolic link; remove it")
+    try:
+        descriptor = os.open(file, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        raise BadInput(file, "", "expected a regular file; remove what is there") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadInput(file, "", "expected a regular file; remove what is there")
+    return descriptor
+
+
 def write_json(file: Path, content: object) -> None:
-    """Write indented JSON; ValueError for NaN and infinite numbers."""
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
+    """Write indented JSON; ValueError for NaN and infinite numbers.
+
+    The surrogates in a path that is not UTF-8 become escapes, as JSON writes them, and are read as what they were.
+    """
+    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    file.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def write_atomically(file: Path, text: str) -> None:
     """Replace a file's content: at any instant, also after a crash, the file holds the old text or the new one."""
-    temporary = file.with_name(f".tmp-{file.name}")
+    write_together({file: text})
+
+
+def write_together(texts: dict[Path, str]) -> None:
+    """Replace the content of files: all of them are on the disk before the first gets its name.
+
+    A full disk or a crash while they are written changes none. Raises OSError.
+    """
+    temporaries = {file.with_name(f".tmp-{file.name}"): file for file in texts}
     try:
-        temporary.write_text(text, "utf-8")
-        sync_to_disk(temporary)
-        os.replace(temporary, file)
+        for temporary, file in temporaries.items():
+            if temporary.is_symlink():
+                temporary.unlink()
+            temporary.write_text(texts[file], "utf-8")
+            sync_to_disk(temporary)
+        for temporary, file in temporaries.items():
+            os.replace(temporary, file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         raise
-    sync_to_disk(file.parent)
+    for folder in {file.parent for file in texts}:
+        sync_to_disk(folder)
+
+
+def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = False) -> None:
+    """BadInput or OSError if a file could not be written later on, or is there and not ours to replace.
+
+    is_ours: whether the content is what an earlier call wrote. It is found out before the work, not after it.
+    """
+    if os.path.lexists(file) and not file.is_file():
+        raise BadInput(file, "", "is not a regular file; name another")
+    if file.is_file() and file.stat().st_size and not overwrite and not is_ours():
+        raise BadInput(file, "", "holds something else; name another file, or replace it with --overwrite")
+    folder = next(folder for folder in file.absolute().parents if folder.exists())
+    if not folder.is_dir():
+        raise BadInput(folder, "", "is a file; name a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
 
 
 def sync_to_disk(path: Path) -> None:
@@ -151,7 +208,7 @@ def read_pointer(pointer: Path) -> str | None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoint folders `checkpoint-<step>`, oldest first."""
+    """The folders `checkpoint-<step>`, oldest first."""
     folders = [path for path in run.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name[11:]))
 
@@ -171,11 +228,8 @@ def run_lock(run: Path) -> Iterator[None]:
 
     The system frees the lock when its process ends, however it ends.
     """
-    file = run / LOCK
-    if file.is_symlink():
-        raise BadInput(file, "", "expected a regular file, found a symbolic link; remove it")
-    # Without truncation, and without following a link that appears just now: the file may be anybody's.
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    # Without truncation: behind a hard link the file may be anybody's.
+    descriptor = regular(str(run / LOCK), os.O_RDWR | os.O_CREAT)
     try:
         if not lock(descriptor):
             raise BadInput(run, "", "another run is writing here; wait for it, or name another --output_dir")

@@ -9,6 +9,7 @@ It is written under another name, flushed to the disk and then renamed, so that 
 whatever happens. Safetensors and JSON only: loading one runs no code. Next: `loop.py`.
 """
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def save_checkpoint(
         write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
         for path in (*aside.iterdir(), aside):
             sync_to_disk(path)
+        if target.exists() and not (target / MANIFEST).is_file():
+            raise FileExistsError(errno.EEXIST, "is there and is not of a run; move it", str(target))
         if target.exists():  # a run that was resumed from an older checkpoint reaches this step again
             target.rename(former)
         aside.rename(target)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.files import write_atomically
+from minibert.support.files import regular, write_atomically
 from minibert.support.streams import deliver, printable
 
 
@@ -38,7 +38,7 @@ def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) 
     """Append a line to the run's metrics.jsonl, and its values to TensorBoard's files if there are any."""
     if ranks.is_main():
         line = {"step": step, "epoch": round(epoch, 4)} | values
-        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open(run / "metrics.jsonl", "a", encoding="utf-8", opener=regular) as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         for name, value in values.items() if board else ():
             board.add_scalar(name, value, step)

@@ -9,9 +9,9 @@ Next: `checkpoint.py`.
 """
 
 import contextlib
+import errno
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,15 @@ from minibert.support.files import (
     write_atomically,
     write_pointer,
 )
+from minibert.support.streams import tell
 
 MANIFEST = "manifest.json"
+# By a run that was killed.
+LEFT_HALF_WRITTEN = (".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best", ".tmp-latest", ".tmp-metrics.jsonl")
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
+
+
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 @contextlib.contextmanager
@@ -38,10 +44,14 @@ def claimed(run: Path) -> Iterator[None]:
     """Create a run's folder if there is none and hold its lock; a new folder that stays empty is removed again."""
     if run.exists() and not run.is_dir():
         raise BadInput(run, "", "is a file; name a folder with --output_dir")
+    try:
+        str(run.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(run, "", "is not UTF-8, and weights there could not be opened; name another folder") from error
     is_new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with run_lock(run):
-        remove(run, ".tmp-*")  # what a run that was killed left half-written
+        remove(run, *LEFT_HALF_WRITTEN)
         try:
             yield
         finally:
@@ -52,15 +62,47 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def check_fresh(run: Path, overwrite: bool) -> None:
-    """BadInput if a new run would write into a folder that already holds something."""
-    if run.is_dir() and any(path.name != LOCK for path in run.iterdir()) and not overwrite:
+    """BadInput if a new run would write into a folder that holds something, or `overwrite` would remove what is not
+    ours."""
+    if not run.is_dir():
+        return
+    if any(path.name != LOCK for path in run.iterdir()) and not overwrite:
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
+    foreign = set(checkpoints(run)) - set(own_checkpoints(run))
+    foreign |= {run / name for name in ("best", "latest") if not is_own_pointer(run / name)}
+    foreign |= {file for file in [run / "metrics.jsonl"] if not is_own_log(file)}
+    for path in sorted(foreign):
+        raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
+
+
+def own_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first: the folders that have a manifest. Nobody else's is ever removed."""
+    return [checkpoint for checkpoint in checkpoints(run) if (checkpoint / MANIFEST).is_file()]
+
+
+def is_own_pointer(pointer: Path) -> bool:
+    """Whether a run may have written this file, or nothing is there: one line, the name of a checkpoint."""
+    if not os.path.lexists(pointer):
+        return True
+    name = read_pointer(pointer)
+    return name is not None and name.startswith("checkpoint-") and name[11:].isdecimal()
+
+
+def is_own_log(file: Path) -> bool:
+    """Whether a run may have written this file, or nothing is there: its first line has a step."""
+    if not os.path.lexists(file):
+        return True
+    if not file.is_file():
+        return False
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        line = opened.readline(1000)
+    return not line or line.startswith('{"step": ')
 
 
 def clear(run: Path) -> None:
-    """Remove what an earlier run left in the folder."""
-    remove(run, *(checkpoint.name for checkpoint in checkpoints(run)), "best", "latest", "metrics.jsonl")
+    """Remove what an earlier run left in the folder; `check_fresh` has found nothing else under these names."""
+    remove(run, *(checkpoint.name for checkpoint in own_checkpoints(run)), "best", "latest", "metrics.jsonl")
 
 
 def best_checkpoint(run: Path) -> Path | None:
@@ -95,12 +137,14 @@ def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` checkpoints, the best and the latest."""
     # After a resume from an older checkpoint, the latest one written is not the one with the highest number.
     named = read_pointer(run / "best"), read_pointer(run / "latest")
-    remove(run, ".tmp-old-*", *(old.name for old in checkpoints(run)[:-keep_last] if old.name not in named))
+    remove(
+        run, ".tmp-old-checkpoint-*", *(old.name for old in own_checkpoints(run)[:-keep_last] if old.name not in named)
+    )
 
 
 def remove_after(checkpoint: Path, keep_last: int) -> None:
     """Remove newer checkpoints, which the resumed run is going to write again, and those not pruned before a crash."""
-    names = [path.name for path in checkpoints(checkpoint.parent)]
+    names = [path.name for path in own_checkpoints(checkpoint.parent)]
     remove(checkpoint.parent, *(names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else ()))
     prune(checkpoint.parent, keep_last)
 
@@ -115,12 +159,15 @@ def find_checkpoint(resume: Path) -> Path:
         fault = verify(checkpoint)
         if not fault:
             return checkpoint
-        print(f"warning: {checkpoint}: {fault}; trying an older checkpoint", file=sys.stderr)
+        tell(f"warning: {checkpoint}: {fault}; trying an older checkpoint")
     raise BadInput(resume, "", "holds no intact checkpoint to resume from")
 
 
 def verify(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: it must hold what a run needs, with the sizes and sha256 listed."""
+    """What is wrong with a checkpoint, or None: it must hold what a run needs, with the sizes and sha256 listed.
+
+    Raises OSError if it cannot be read now: that proves nothing about its content.
+    """
     try:
         manifest, present = read_json(checkpoint / MANIFEST), os.listdir(checkpoint)
         if not isinstance(manifest, dict) or not set(manifest) >= NEEDED:
@@ -130,6 +177,9 @@ def verify(checkpoint: Path) -> str | None:
             if name not in present or fingerprint(checkpoint / name) != expected:
                 return f"{name} is missing or damaged"
     except (BadInput, OSError) as error:
+        cause = error.__cause__ if isinstance(error, BadInput) else error
+        if isinstance(cause, OSError) and cause.errno not in NOT_THERE:
+            raise cause from None
         return f"is not complete ({error})"
     return None
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,17 +17,20 @@ from minibert.support import files
 from minibert.support.errors import BadInput
 from minibert.support.files import (
     LOCK,
+    check_target,
     checkpoints,
     fingerprint,
     read_json,
     read_pointer,
     read_text,
+    regular,
     remove,
     run_lock,
     sync_to_disk,
     write_atomically,
     write_json,
     write_pointer,
+    write_together,
 )
 from tests.builders import ROOT
 
@@ -241,8 +243,8 @@ def test_locking_does_not_follow_a_link(tmp_path, monkeypatch, target):
     with pytest.raises(BadInput, match="symbolic link; remove it"), run_lock(tmp_path / "run"):
         pytest.fail("locked")
     if hasattr(os, "O_NOFOLLOW"):  # a link that appears after the check
-        monkeypatch.setattr(Path, "is_symlink", lambda path: False)
-        with pytest.raises(OSError), run_lock(tmp_path / "run"):
+        monkeypatch.setattr(os.path, "islink", lambda path: False)
+        with pytest.raises(BadInput), run_lock(tmp_path / "run"):
             pytest.fail("locked")
     assert (tmp_path / "file").read_text() == "precious" and not (tmp_path / "none").exists()
 
@@ -263,3 +265,63 @@ def test_on_windows_the_lock_is_that_of_msvcrt(tmp_path, monkeypatch):
         busy = True
         assert files.lock(file.fileno()) is False
     assert calls == [("not blocking", 1)] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_only_a_regular_file_is_opened(tmp_path):
+    """A FIFO would keep the program waiting for ever."""
+    os.mkfifo(tmp_path / LOCK)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInput, match="regular file"), run_lock(tmp_path):
+        pytest.fail("locked")
+    for name in (LOCK, "folder"):
+        for mode in "ra":
+            with pytest.raises((BadInput, OSError)):
+                open(tmp_path / name, mode, opener=regular)  # noqa: SIM115
+
+
+@needs_links
+def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / ".tmp-file").symlink_to(tmp_path / "mine")
+    write_atomically(tmp_path / "file", "new")
+    assert [(tmp_path / name).read_text() for name in ("mine", "file")] == ["precious", "new"]
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+def test_files_of_one_call_are_all_on_the_disk_before_the_first_changes(tmp_path, monkeypatch, at):
+    files = {tmp_path / name: "new" for name in "abc"}
+    for file in files:
+        file.write_text("old")
+    calls = 0
+
+    def fail(*_):
+        nonlocal calls
+        calls += 1
+        if calls == (3 if at == "fsync" else 1):
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, at, fail)
+    with pytest.raises(OSError):
+        write_together(files)
+    assert {file: file.read_text() for file in sorted(tmp_path.iterdir())} == dict.fromkeys(files, "old")
+
+
+def test_a_target_is_tried_before_the_work(tmp_path):
+    mine, empty, folder = (tmp_path / name for name in ("mine", "empty", "folder"))
+    mine.write_text("precious")
+    empty.touch()
+    folder.mkdir()
+    for file in (empty, tmp_path / "new" / "file"):
+        check_target(file, lambda: False)
+    check_target(mine, lambda: True)
+    check_target(mine, lambda: False, overwrite=True)
+    for file, what in ((mine, "--overwrite"), (folder, "not a regular file"), (mine / "file", "is a file")):
+        with pytest.raises(BadInput, match=what):
+            check_target(file, lambda: False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder", "mine"]
+
+
+def test_a_path_that_is_not_utf8_is_written_and_read_again(tmp_path):
+    write_json(tmp_path / "file.json", {"data": "caf\udce9"})
+    assert read_json(tmp_path / "file.json") == {"data": "caf\udce9"}

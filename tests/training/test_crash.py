@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -419,6 +420,86 @@ def test_overwrite_removes_nothing_but_the_old_run(tmp_path, train, job, whole):
     assert train(*job, "--output_dir", run, "--overwrite").code == 0
     assert outcome(run) == whole["outcome"]
     assert [name for name in mine if not (run / name).is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["best", "latest", "checkpoint-500", "metrics.jsonl"])
+def test_overwrite_refuses_what_is_not_of_a_run(tmp_path, train, job, name):
+    """Another program's folders have our names."""
+    run = tmp_path / "run"
+    (run / name).mkdir(parents=True)
+    (run / name / "config.json").write_text("{}", "utf-8")
+    assert_one_line(train(*job, "--output_dir", run, "--overwrite"), 2, str(run / name), "is not of a run")
+    assert (run / name / "config.json").is_file()
+
+
+def test_a_file_of_the_user_under_the_name_of_a_pointer_is_refused(tmp_path, train, job):
+    for name in ("best", "metrics.jsonl"):
+        run = tmp_path / f"run-{name}"
+        run.mkdir()
+        (run / name).write_text("my own notes\nof two lines", "utf-8")
+        assert_one_line(train(*job, "--output_dir", run, "--overwrite"), 2, "is not of a run")
+        assert "my own notes" in (run / name).read_text("utf-8")
+
+
+def test_a_resumed_run_never_removes_a_foreign_checkpoint(tmp_path, train, job):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, fault=at_step(2, signal.SIGTERM)).code == 143
+    (run / "checkpoint-500").mkdir()
+    (run / "checkpoint-500" / "pytorch_model.bin").write_text("mine", "utf-8")
+    (run / "checkpoint-12").mkdir()
+    ended = train(*job, "--output_dir", run, "--resume")
+    assert ended.code == 1 and "checkpoint-12" in ended.err.splitlines()[-1]  # in the way of the last save
+    assert (run / "checkpoint-500" / "pytorch_model.bin").is_file() and find_checkpoint(run).name == "checkpoint-11"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, parts, monkeypatch, number):
+    for step in (1, 2):
+        save(tmp_path, step, parts)
+    before = snapshot(tmp_path)
+
+    def unreadable(file):
+        if file.parent.name == "checkpoint-2":
+            raise OSError(number, os.strerror(number), str(file))
+        return {}
+
+    for at in ("fingerprint", "read_json"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(number)):
+            patch.setattr(f"minibert.training.run_folder.{at}", unreadable)
+            find_checkpoint(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_run_whose_newest_checkpoint_is_locked_away_ends_and_keeps_it(tmp_path, train, job):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, fault=at_step(3, signal.SIGTERM)).code == 143
+    (run / "checkpoint-3" / "manifest.json").chmod(0)
+    assert_one_line(train(*job, "--output_dir", run, "--resume"), 1, "Permission denied")
+    assert (run / "checkpoint-3" / "model.safetensors").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow only UTF-8 names")
+def test_data_whose_path_is_not_utf8_is_saved_and_such_a_run_folder_refused(tmp_path, train, job):
+    """Other libraries cannot open weights in such a folder."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    data = shutil.copy(job[1], folder / "toy.json")
+    words = ["--data", data, *job[2:], "--output_dir", tmp_path / "run"]
+    assert train(*words, fault=at_step(3, signal.SIGTERM)).code == 143
+    assert train(*job, "--output_dir", folder / "run").code == 2 and not (folder / "run").exists()
+    done = train("--resume", tmp_path / "run", "--data", data)
+    assert done.code == 0, done.err
+    assert find_checkpoint(tmp_path / "run").name == f"checkpoint-{STEPS}"
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_a_fifo_in_a_run_folder_ends_the_run(tmp_path, train, job, name):
+    run = tmp_path / "run"
+    assert train(*job, "--output_dir", run, fault=at_step(2, signal.SIGTERM)).code == 143
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    assert_one_line(train(*job, "--output_dir", run, "--resume"), 2, name, "regular file")
 
 
 def test_resume_and_overwrite_contradict_each_other(tmp_path, train, job):
