@@ -7,7 +7,7 @@ Next: `pipeline.py`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, Windows, flat_rows, make_windows
 
+CHARACTERS = 10_000_000  # of the contexts that are cut into windows at once; they take about 100 MB
+LARGEST_LOGIT = 1e30  # sums of two stay finite in float32; a trained model's are below 100
 SHORTEST_WINDOW = 8  # tokens
 
 
@@ -56,6 +58,11 @@ def predict_logits(
         model.train()
     # One rank has filled a row and the others have 0 there, so the sum is exact.
     start_logits, end_logits = ranks.sum_over_ranks(logits).numpy()
+    if not (np.abs(start_logits).max(initial=0) < LARGEST_LOGIT and np.abs(end_logits).max(initial=0) < LARGEST_LOGIT):
+        what = (
+            f"the logits are not finite: the model's weights overflow in {machine.dtype}; use another model, or float32"
+        )
+        raise FloatingPointError(what)
     return start_logits, end_logits
 
 
@@ -84,9 +91,27 @@ def predict(
 ) -> list[Prediction]:
     """A prediction for each example, in their order. `model` is as `prepare_to_answer` returns it."""
     length = window_length(max_seq_length, model.config)
-    windows = make_windows(examples, tokenizer, length, doc_stride, max_query_length)
-    start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size)
-    return search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
+    predictions: list[Prediction] = []
+    for part in parts(examples):
+        windows = make_windows(part, tokenizer, length, doc_stride, max_query_length)
+        start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size)
+        predictions += search(windows, start_logits, end_logits, part, n_best_size, max_answer_length)
+    return predictions
+
+
+def parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """The examples in order, in parts whose contexts have at most CHARACTERS together, or one example alone.
+
+    Every question has its own windows, and with them a copy of its context's tokens: a thousand questions about one
+    book would take ten gigabytes at once.
+    """
+    first = characters = 0
+    for i, example in enumerate(examples):
+        if i > first and characters + len(example.context) > CHARACTERS:
+            yield examples[first:i]
+            first, characters = i, 0
+        characters += len(example.context)
+    yield examples[first:]
 
 
 def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_length") -> int:

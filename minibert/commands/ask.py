@@ -8,7 +8,9 @@ The stream's answers come in the order of the questions, as {id, score, start, e
 {id, error}, and exit code 2 at the end. Memory does not grow with the input.
 """
 
+import functools
 import json
+import os
 import queue
 import sys
 import threading
@@ -24,7 +26,8 @@ from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, read_text, refuse, write_atomically
+from minibert.support.files import check_target, finite, read_text, refuse, replacing, write_atomically
+from minibert.support.streams import printable, tell
 from minibert.text.squad import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
@@ -46,6 +49,7 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
     json: bool = option(False, "print each answer as a line of JSON")
     input: str | None = option(None, 'JSON lines to answer; "-" is stdin', metavar="FILE")
     output: str = option("-", 'where their answers go; "-" is stdout', metavar="FILE")
+    overwrite: bool = option(False, "replace a file at --output that holds something else")
     batch_size: int = option(32, "questions of the stream answered at once", least=1)
     dtype: str = option(
         "float32",
@@ -66,6 +70,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--explain", "", "shows one question; name it with --question")
     if options.input is not None and flags.is_same_file(options.input, options.output):
         raise BadInput("--output", options.output, "is the input itself; name another file")
+    if options.output != "-" and is_replaced(options.output):
+        check_target(Path(options.output), functools.partial(has_answers, options.output), options.overwrite)
     context = options.context
     if options.context_file is not None:
         context = read_text(options.context_file)
@@ -81,13 +87,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def answer_questions(reader: QuestionAnswering, context: str, options: AskOptions) -> None:
     """Print the answers to the question of the command line, or to those typed on the terminal."""
+    if options.json:  # as the stream: JSON is UTF-8 whatever the terminal
+        open_text("-", "w")
     for question in [options.question] if options.question is not None else typed_questions():
         for answer in ask(reader, [question], [context], options)[0]:
             if options.json:
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
             else:
                 place = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"
-                print(f"{answer['answer']}   ({place})", flush=True)
+                print(printable(f"{answer['answer']}   ({place})"), flush=True)
 
 
 def ask(
@@ -114,7 +122,10 @@ def typed_questions() -> Iterator[str]:
         line = sys.stdin.buffer.readline().decode(errors="replace").strip()
         if not line:
             return
-        yield line
+        if fault := text_fault(line):
+            tell(f"the question {fault}")
+        else:
+            yield line
 
 
 def answer_stream(reader: QuestionAnswering, options: AskOptions) -> None:
@@ -140,13 +151,26 @@ def open_text(file: str, mode: Literal["r", "w"]) -> AbstractContextManager[Text
     """The file as UTF-8 text, or stdin or stdout for "-"."""
     if file == "-":
         stream: Any = sys.stdin if mode == "r" else sys.stdout
-        stream.reconfigure(encoding="utf-8", errors="replace" if mode == "r" else "strict")
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape" if mode == "r" else "strict")
         return nullcontext(stream)
+    if mode == "w" and is_replaced(file):
+        return replacing(Path(file))
     try:
-        encoding, errors = ("utf-8-sig", "replace") if mode == "r" else ("utf-8", "strict")
+        encoding, errors = ("utf-8-sig", "surrogateescape") if mode == "r" else ("utf-8", "strict")
         return open(file, mode, encoding=encoding, errors=errors)
     except OSError as error:
         raise BadInput(file, "", f"cannot be opened: {error.strerror}") from error
+
+
+def is_replaced(file: str) -> bool:
+    """Whether an output becomes a file of this name. A FIFO or a device, such as /dev/null, is written to as it is."""
+    return not os.path.exists(file) or os.path.isfile(file) or os.path.isdir(file)
+
+
+def has_answers(file: str) -> bool:
+    """Whether a file is what `answer_stream` writes, by its first line."""
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        return opened.readline(1000).startswith('{"id": ')
 
 
 def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:

@@ -6,19 +6,26 @@
 The last line of stdout is one JSON object of scores, under the official keys. `--score` never loads torch.
 """
 
+import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
-from minibert.evaluation.predictions import N_BEST_FILE, NULL_ODDS_FILE, read_predictions, write_predictions
+from minibert.evaluation.predictions import (
+    N_BEST_FILE,
+    NULL_ODDS_FILE,
+    check_targets,
+    read_predictions,
+    write_predictions,
+)
 from minibert.evaluation.scorer import score
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
+from minibert.support.files import fingerprint, read_json
 from minibert.support.hub import find_folder
+from minibert.support.streams import tell
 from minibert.text.squad import read_squad
 from minibert.training.settings import (
     AnswerSettings,
@@ -41,6 +48,8 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
         None, "SQuAD JSON; default: the --eval_data that the model was trained with", metavar="FILE"
     )
     predictions: str | None = option(None, f"write {{id: answer}} here, and {N_BEST_FILE} beside it", metavar="OUT")
+    overwrite: bool = option(False, "replace files at OUT that hold something else")
+    skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     score: str | None = option(None, "score this file instead of a model", metavar="PREDICTIONS")
 
 
@@ -50,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
     if options.score is not None:
-        score_file(options.score, options.data)
+        score_file(options.score, options.data, options.skip_bad_records)
         return
     folder = find_folder(str(options.ckpt), options.revision)
     saved = settings_of_run(folder)
@@ -59,12 +68,12 @@ def main(words: Sequence[str] | None = None) -> None:
     score_model(folder, check_files(options))
 
 
-def score_file(predictions: str, data: str | None) -> None:
+def score_file(predictions: str, data: str | None, skip_bad_records: bool = False) -> None:
     """Print the official scores of a predictions file."""
     if data is None:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
-    examples = read_squad(data, version_2_with_negative=True, needs_ids=True)
+    examples = read_squad(data, skip_bad_records=skip_bad_records, version_2_with_negative=True, needs_ids=True)
     print(json.dumps(score(examples, read_predictions(predictions))))
 
 
@@ -88,6 +97,8 @@ def check_files(options: EvaluateOptions) -> EvaluateOptions:
         raise BadInput("--predictions", options.predictions, "is a name that evaluate.py needs for another file")
     if flags.is_same_file(options.predictions, options.data):
         raise BadInput("--predictions", str(options.predictions), "is the data itself; name another file")
+    if options.predictions:
+        check_targets(options.predictions, options.overwrite)
     return options
 
 
@@ -99,7 +110,15 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
 
     with ranks.joined():
         keep_memory()
-        examples = read_squad(str(options.data), version_2_with_negative=options.version_2_with_negative)
+        if ranks.world_size() > 1:
+            names = [name for name in dataclasses.asdict(options) if name not in ("ckpt", "data", "predictions")]
+            ranks.check_equal({f"--{name}": getattr(options, name) for name in names})
+            ranks.check_equal({"content of --data": fingerprint(Path(str(options.data)))})
+        examples = read_squad(
+            str(options.data),
+            skip_bad_records=options.skip_bad_records,
+            version_2_with_negative=options.version_2_with_negative,
+        )
         evaluation = evaluate(
             folder,
             examples,
@@ -115,8 +134,10 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
             eval_batch_size=options.eval_batch_size,
         )
         if ranks.is_main():
-            if options.predictions:
-                write_predictions(Path(options.predictions), evaluation)
             if not evaluation.scores:
-                print(f"{options.data} has no answers: there is nothing to score", file=sys.stderr)
-            print(json.dumps(evaluation.scores or {"total": len(examples)}))
+                tell(f"{options.data} has no answers: there is nothing to score")
+            try:  # first what took the work, on the stream that needs no disk; neither costs the other
+                print(json.dumps(evaluation.scores or {"total": len(examples)}), flush=True)
+            finally:
+                if options.predictions:
+                    write_predictions(Path(options.predictions), evaluation)

@@ -23,6 +23,7 @@ from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL, find_folder
 from minibert.support.machine import Machine
+from minibert.support.streams import printable
 from minibert.text.batches import collate
 from minibert.text.squad import Example, Gold, text_fault
 from minibert.text.tokenizer import Tokenizer, load_tokenizer, wordpiece
@@ -79,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print("The span head is untrained: logits and answers are random until the model is trained.")
 
     def say(title: str, text: str) -> None:
-        print(f"\n{title}\n\n{text}")
+        print(printable(f"\n{title}\n\n{text}"))
 
     longest = options.max_answer_length
     say("TOKENS AND TYPES OF ONE WINDOW", show_window(lesson))

@@ -16,6 +16,7 @@ from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json, write_json
 from minibert.support.hub import find_folder, is_hub_id, upload
+from minibert.support.streams import printable
 from minibert.text.tokenizer_files import TOKENIZER_FILES
 from minibert.training.card import card
 from minibert.training.run_folder import verify
@@ -53,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for line in collect(checkpoint, folder, options.name, options.license):
             print(line)
         if options.dry_run:
-            print(f"\n{(folder / 'README.md').read_text('utf-8')}")
+            print(printable(f"\n{(folder / 'README.md').read_text('utf-8')}"))
             print("nothing was uploaded; without --dry_run these files go to the hub")
         else:
             print(upload(folder, options.name, options.private))

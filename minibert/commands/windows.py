@@ -14,6 +14,7 @@ from minibert.commands import flags
 from minibert.evaluation.check import count_windows
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
+from minibert.support.streams import printable
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
@@ -40,10 +41,11 @@ def main(words: Sequence[str] | None = None) -> None:
     windows = make_windows(examples, tokenizer, *sizes)
     for i, example in enumerate(examples[: options.show]):
         gold = repr(example.answers[0].text) if example.answers else "none"
-        print(f"question {example.id}: {example.question}\nanswer: {gold}")
+        print(printable(f"question {example.id}: {example.question}\nanswer: {gold}"))
         own = np.flatnonzero(windows.example == i)
         for number, w in enumerate(own):
-            print(f"window {number + 1} of {len(own)}: {picture(example, windows[int(w)], tokenizer)}", end="\n\n")
+            lines = f"window {number + 1} of {len(own)}: {picture(example, windows[int(w)], tokenizer)}"
+            print(printable(lines), end="\n\n")
     print(json.dumps(windows.counts | count_windows(examples, windows, tokenizer)))
 
 

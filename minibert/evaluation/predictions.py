@@ -1,11 +1,12 @@
 """Prediction files: {id: text}, the n best answers of each question, and the null odds.
 
-In: an `Evaluation`, or a file to score. Out: files that are written completely or not at all, or {id: text}. The names
+In: an `Evaluation`, or a file to score. Out: files that appear together or not at all, or {id: text}. The names
 and the content are those of run_qa, with offsets and scores added.
 
 Next: `evaluate.py`.
 """
 
+import functools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json, write_atomically
+from minibert.support.files import check_target, read_json, write_together
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
@@ -49,7 +50,8 @@ def read_predictions(file: str | Path) -> dict[str, str]:
 def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
     """Write {id: text} to `file`, and beside it N_BEST_FILE and, for v2.0, NULL_ODDS_FILE. Every id is in every file.
 
-    Raises OSError if a file cannot be written.
+    All of them are written before the first takes its name. Raises OSError, with the old files untouched, if one cannot
+    be written.
     """
     file, is_v2, predictions = Path(file), evaluation.is_version_2, evaluation.predictions
     contents: dict[Path, dict[str, Any]] = {file: evaluation.texts}
@@ -57,8 +59,28 @@ def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
     if is_v2:
         contents[file.parent / NULL_ODDS_FILE] = {name: one.null_odds for name, one in predictions.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in contents.items():
-        write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    texts = {
+        path: json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) for path, content in contents.items()
+    }
+    write_together({path: text + "\n" for path, text in texts.items()})
+
+
+def check_targets(file: str | Path, overwrite: bool = False) -> None:
+    """BadInput or OSError if `write_predictions` could not write, or would replace what is no file of predictions."""
+    file = Path(file)
+    kinds: dict[Path, tuple[type, ...]] = {file: (str,), file.parent / N_BEST_FILE: (list,)}
+    kinds[file.parent / NULL_ODDS_FILE] = (int, float)
+    for path, kind in kinds.items():
+        check_target(path, functools.partial(is_ours, path, kind), overwrite)
+
+
+def is_ours(file: Path, kinds: tuple[type, ...]) -> bool:
+    """Whether a file is an object of values of these kinds, as `write_predictions` writes it."""
+    try:
+        content = read_json(file)
+    except BadInput:
+        return False
+    return isinstance(content, dict) and all(isinstance(value, kinds) for value in content.values())
 
 
 def n_best_rows(prediction: Prediction, is_version_2: bool) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from minibert.support.errors import BadInput
 from minibert.support.signals import tell
@@ -167,6 +167,28 @@ def write_together(texts: dict[Path, str]) -> None:
         raise
     for folder in {file.parent for file in texts}:
         sync_to_disk(folder)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[TextIO]:
+    """A text file to write in a `with` block that takes the name `file` when the block ends well.
+
+    If it does not, the file of that name is what it was, and what was written stays beside it.
+    """
+    temporary = file.with_name(f".tmp-{file.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        with open(temporary, "x", encoding="utf-8") as opened:
+            yield opened
+        sync_to_disk(temporary)
+        os.replace(temporary, file)
+    except BaseException:
+        if temporary.exists() and temporary.stat().st_size:
+            tell(f"what was written so far is in {temporary}")
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_to_disk(file.parent)
 
 
 def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = False) -> None:

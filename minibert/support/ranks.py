@@ -7,16 +7,22 @@ Next: `progress.py`.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minibert import __version__
+from minibert.support.errors import BadInput
+
 T = TypeVar("T")
+CODE = {"version of minibert": __version__, "version of torch": torch.__version__}
 
 
 @contextlib.contextmanager
@@ -65,6 +71,21 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 def any_rank(flag: bool) -> bool:
     """True on every rank if it is True on any."""
     return bool(sum_over_ranks(torch.tensor(int(flag))))
+
+
+def check_equal(facts: dict[str, Any]) -> None:
+    """BadInput on every rank, naming the first fact that the ranks do not share. Call it with the same names on each.
+
+    Only digests of a fixed size are exchanged, so that ranks that differ cannot wait for each other's bytes.
+    """
+    for name, value in (CODE | facts if is_connected() else {}).items():
+        digest = hashlib.sha256(json.dumps([name, value], default=str).encode()).digest()
+        mine = torch.tensor(list(digest), dtype=torch.int64)
+        all_digests = [torch.zeros_like(mine) for _ in range(world_size())]
+        dist.all_gather(all_digests, mine)
+        if others := [r for r, other in enumerate(all_digests) if not torch.equal(other, mine)]:
+            what = f"rank {rank()} has another {name} than ranks {others}; start all of them with the same"
+            raise BadInput("torchrun", name, what)
 
 
 @contextlib.contextmanager

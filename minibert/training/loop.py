@@ -110,6 +110,9 @@ class Training:
         """Continue from a checkpoint as if the run had never stopped."""
         state = read_state(checkpoint, "position", "scaler")
         self.position = Position.read(state["position"], checkpoint)
+        if not self.position.update <= self.position.step <= self.total_steps:
+            what = f"expected update <= step <= {self.total_steps}, found {self.position}"
+            raise BadInput(checkpoint / "trainer_state.json", "position", what)
         self.load_scaler(state["scaler"], checkpoint)
         load_optimizer(checkpoint, self.model, self.optimizer)
         self.recent_loss += self.position.recent_loss if ranks.is_main() else 0.0
@@ -120,7 +123,9 @@ class Training:
         """Restore float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
         kinds = {name: type(value) for name, value in self.scaler.state_dict().items()}
         saved_kinds = {name: type(value) for name, value in saved.items()} if isinstance(saved, dict) else None
-        if saved_kinds != kinds or any(value <= 0 for name, value in saved.items() if name != "_growth_tracker"):
+        if saved_kinds != kinds or any(
+            not 0 < value < math.inf for name, value in saved.items() if name != "_growth_tracker"
+        ):
             raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {saved!r}")
         if saved:  # empty where nothing is scaled
             self.scaler.load_state_dict(saved)
@@ -193,7 +198,7 @@ class Training:
             self.scaler,
             ranks.synced_at_last(self.replica, weighted),
             rate,
-            settings.max_grad_norm,
+            settings.max_grad_norm or math.inf,
             self.machine,
         )
         is_update = self.scaler.get_scale() >= scale  # GradScaler lowers its scale when it skips an update
@@ -251,10 +256,13 @@ class Training:
             ids = [self.examples[i].id for i in np.unique(self.plan.windows.example[windows])]
             raise FloatingPointError(
                 f"step {step}: loss or gradient are not finite; its questions are {', '.join(ids)}; the last good "
-                f"checkpoint is {read_pointer(self.run / 'latest') or 'none'} in {self.run}; start again with a lower "
+                f"checkpoint is {self.latest()}; start again with a lower "
                 f"--learning_rate, or with --dtype float32"
             )
         return loss
+
+    def latest(self) -> str:
+        return f"{read_pointer(self.run / 'latest') or 'none'} in {self.run}"
 
     def evaluate(self, signals: StopSignals) -> None:
         """Loss and scores on the evaluation set, if there is one: printed, logged and saved in the checkpoint."""
@@ -286,6 +294,10 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint of this step. Nothing that is not finite is ever written."""
         self.position.recent_loss = self.read_losses()
+        is_finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+        if ranks.any_rank(not is_finite):  # the loss was, when it was computed: before the last update
+            what = f"step {self.position.step}: weights are not finite; start again with a lower --learning_rate"
+            raise FloatingPointError(f"{what}; the last good checkpoint is {self.latest()}")
         # As after a resume: rank 0 has the sum of all ranks. Otherwise a resumed run would add in another order.
         self.recent_loss.fill_(self.position.recent_loss if ranks.is_main() else 0.0)
         self.position.seconds = time.perf_counter() - self.began

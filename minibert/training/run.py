@@ -6,6 +6,7 @@ In: `Settings`. Out: a `Run`. This is `minibert.train`, and what the command `tr
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import inspect
 import json
 import os
@@ -76,7 +77,6 @@ def train(**given: Any) -> Run:
     run = settings.run_folder
     if not settings.files and not settings.resume:
         raise BadInput("--data", "", "name the SQuAD file to train on")
-    check_readable(settings.files)
     if settings.resume and settings.overwrite:
         raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
     source = Path(settings.resume) if isinstance(settings.resume, (str, Path)) else run
@@ -84,6 +84,8 @@ def train(**given: Any) -> Run:
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
     with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
         checkpoint = None
+        check_ranks(settings)
+        check_readable(settings.files)
         if settings.resume:
             checkpoint = find_checkpoint(source)
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
@@ -95,6 +97,25 @@ def train(**given: Any) -> Run:
         if ranks.is_main() and checkpoint and checkpoint.parent.resolve() == run.resolve():
             remove_after(checkpoint, settings.keep_last)
         return Run(run, training.settings, training.train())
+
+
+def check_ranks(settings: Settings) -> None:
+    """BadInput on every rank if they were not started with the same settings and the same content of the data."""
+    if ranks.world_size() == 1:
+        return
+    values = settings.to_json() | {"resume": bool(settings.resume), "overwrite": settings.overwrite}
+    for name in ("data", "eval_data", "output_dir", "model"):  # each machine may have its own paths
+        values.pop(name)
+    contents = [try_fingerprint(file) for file in (*settings.files, settings.eval_data) if file]
+    ranks.check_equal({f"--{name}": value for name, value in values.items()} | {"content of --data": contents})
+
+
+def try_fingerprint(file: str | Path) -> Any:
+    """The fingerprint of a file, or why there is none: it is found to be missing only after the ranks have met."""
+    try:
+        return fingerprint(Path(file))
+    except (OSError, BadInput):
+        return None
 
 
 def check_readable(files: Iterable[str]) -> None:
@@ -130,8 +151,18 @@ def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
         if not isinstance(saved, dict) or name not in saved:
             raise BadInput(checkpoint / "trainer_state.json", name, "is missing")
         if saved[name] != facts[name]:
-            what = f"expected {name} {saved[name]}, as in {checkpoint}, found {facts[name]}; --resume needs the same"
+            named = "number of processes" if name == "world_size" else name
+            what = f"expected {named} {saved[name]}, as in {checkpoint}, found {facts[name]}; --resume needs the same"
             raise BadInput(flag, "", what)
+    if saved.get("threads", facts["threads"]) != facts["threads"]:
+        was = f"{saved['threads']} threads before, {facts['threads']} now"
+        say(f"{was}: the last bits of the results will differ; OMP_NUM_THREADS sets the number")
+
+
+def digest(model: torch.nn.Module) -> dict[str, str]:
+    """The sha256 of each tensor of a model."""
+    tensors = model.state_dict().items()
+    return {name: hashlib.sha256(tensor.cpu().contiguous().numpy()).hexdigest() for name, tensor in tensors}
 
 
 def make_training(settings: Settings, checkpoint: Path | None) -> Training:
@@ -140,6 +171,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     facts = {
         "data_sha256": [fingerprint(Path(file))["sha256"] for file in settings.files],
         "world_size": ranks.world_size(),
+        "threads": torch.get_num_threads(),
     }
     if checkpoint:
         check_facts(checkpoint, facts)
@@ -157,6 +189,8 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     model, report = load_with_report(folder)
     tokenizer = load_tokenizer(folder)
     check_pair(model, tokenizer, folder)
+    if ranks.world_size() > 1:
+        ranks.check_equal({"weights of --model": digest(model)})
     rate = settings.learning_rate
     if rate is None:
         rate = 3e-5 if model.config.hidden_size >= 768 else 1e-4

@@ -140,7 +140,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
-    max_grad_norm: float = option(1.0, "clip the gradient to this norm", least=0)
+    max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0: no clipping", least=0)
     seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)
     max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)
     max_questions: int | None = option(None, "train on the first N questions only", least=1)

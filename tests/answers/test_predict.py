@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minibert.answers.pipeline import pipeline
-from minibert.answers.predict import check_pair, load_trained, mean_loss, predict_logits, window_length
+from minibert.answers.predict import check_pair, load_trained, mean_loss, parts, predict, predict_logits, window_length
 from minibert.evaluation.evaluate import evaluate
 from minibert.model.bert import span_loss
 from minibert.model.prepare import prepare
@@ -128,3 +128,27 @@ def test_a_model_that_cannot_answer_is_refused(cases, use, number):
     message, (model, tokenizer) = list(cases.items())[number]
     with pytest.raises(BadInput, match=message):
         use(model=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(10_000_000, [4]), (120, [1, 1, 2]), (1, [1, 1, 2])])
+def test_many_questions_are_answered_in_parts(tiny_folder, tokenizer, monkeypatch, most, sizes):
+    model = prepare(load_model(tiny_folder), CPU)
+    whole = predict(model, tokenizer, EXAMPLES, CPU)
+    monkeypatch.setattr("minibert.answers.predict.CHARACTERS", most)
+    found = list(parts(EXAMPLES))
+    assert [example for part in found for example in part] == EXAMPLES and list(parts([])) == [[]]
+    if most != 1:
+        assert [len(part) for part in found] == sizes
+    for one, expected in zip(predict(model, tokenizer, EXAMPLES, CPU), whole, strict=True):
+        assert one.best().text == expected.best().text
+        assert one.best().score == pytest.approx(expected.best().score, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e38, 3e38])
+def test_a_model_whose_weights_overflow_has_no_answers(tiny_folder, tokenizer, scale):
+    model = load_model(tiny_folder)
+    with torch.no_grad():
+        model.span_head.weight.fill_(scale)
+        model.span_head.bias.fill_(scale)
+    with pytest.raises(FloatingPointError, match="overflow"):
+        predict(prepare(model, CPU), tokenizer, EXAMPLES, CPU)

@@ -48,8 +48,9 @@ def near(answers: list[dict], **more) -> list[dict]:
 
 
 def as_lines(*records) -> bytes:
-    """JSON lines; a str is a line as it is."""
-    return "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records).encode()
+    """JSON lines; a str, or bytes, is a line as it is."""
+    lines = [r if isinstance(r, bytes) else (r if isinstance(r, str) else json.dumps(r)).encode() for r in records]
+    return b"".join(line + b"\n" for line in lines)
 
 
 # --- one question
@@ -137,6 +138,7 @@ def test_the_stream_answers_in_order_and_passes_ids_through(ask, expected):
         (GOOD | {"id": 8, "question": "half a pair \ud83d"}, 8),
         (GOOD | {"id": [9], "context": "\ud83d"}, [9]),
         ('{"id": "\\ud83d", "question": "Who?", "context": "clock"}', None),
+        (b'{"id": 10, "question": "caf\xe9?", "context": "clock"}', 10),  # Latin-1
         ('{"id": NaN, "question": "Who?", "context": "clock"}', None),
         ('{"id": 1e999, "question": "Who?", "context": "clock"}', None),
         ('{"id": {"\\ud83d": 1}, "question": " ", "context": "clock"}', None),
@@ -183,7 +185,9 @@ def test_the_stream_goes_from_file_to_file(ask, tmp_path):
     source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + as_lines(GOOD, GOOD | {"id": "é", "context": "Café"}))
     target.write_text("old\n", "utf-8")
-    done = ask("--input", source, "--output", target)
+    ask("--input", source, "--output", target).assert_refused("--overwrite")
+    assert target.read_text("utf-8") == "old\n"
+    done = ask("--input", source, "--output", target, "--overwrite")
     assert (done.code, done.out, done.err) == (0, "", "")
     text = target.read_text("utf-8")
     assert [(line["id"], bool(line["answer"])) for line in map(json.loads, text.splitlines())] == [
@@ -191,6 +195,38 @@ def test_the_stream_goes_from_file_to_file(ask, tmp_path):
         ("é", True),
     ]
     assert "é" in text  # readable, not escaped
+    assert ask("--input", source, "--output", target).code == 0  # ours
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "questions.jsonl"]
+
+
+@pytest.mark.parametrize(("target", "says"), [(".", "regular file"), ("questions.jsonl/out", "is a file")])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(command, tmp_path, target, says):
+    (tmp_path / "questions.jsonl").write_bytes(as_lines(GOOD))
+    words = ["--ckpt", tmp_path / "no model", "--input", tmp_path / "questions.jsonl", "--output", tmp_path / target]
+    command("ask", *words).assert_refused(says)
+
+
+def test_answers_that_end_early_leave_the_old_file_and_stay_beside_it(ask, tmp_path, monkeypatch):
+    source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    source.write_bytes(as_lines(GOOD, GOOD))
+    target.write_text('{"id": "old"}\n', "utf-8")
+    calls = iter([[[{"answer": "first"}]]])
+    monkeypatch.setattr("minibert.commands.ask.ask", lambda *_: next(calls))  # the second batch raises
+    with pytest.raises(StopIteration):
+        ask("--input", source, "--output", target, "--batch_size", "1")
+    assert target.read_text("utf-8") == '{"id": "old"}\n'
+    assert json.loads((tmp_path / ".tmp-answers.jsonl").read_text("utf-8")) == {"id": "good", "answer": "first"}
+
+
+def test_terminal_codes_in_an_answer_are_shown_and_not_obeyed(ask):
+    code = "\x1b[2J"
+    done = ask("--question", WHO, "--context", f"clock {code} tower", "--max_answer_length", "30", "--top_k", "9")
+    assert done.code == 0 and "\x1b" not in done.out and "\\x1b[2J" in done.out
+
+
+def test_an_unprintable_question_does_not_end_the_session(ask):
+    done = ask("--context", CONTEXT, stdin=b"\x01\x02\n" + WHO.encode() + b"\n\n")
+    assert done.code == 0 and len(done.out.splitlines()) == 1 and "visible character" in done.err
 
 
 @pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "hard link"])
@@ -210,9 +246,9 @@ def test_output_onto_the_input_is_refused_and_loses_nothing(ask, tmp_path, monke
 
 def test_a_missing_input_leaves_the_output_alone(ask, tmp_path):
     target = tmp_path / "answers.jsonl"
-    target.write_text("old\n", "utf-8")
+    target.write_text('{"id": "old"}\n', "utf-8")
     ask("--input", tmp_path / "no.jsonl", "--output", target).assert_refused("no.jsonl")
-    assert target.read_text("utf-8") == "old\n"
+    assert target.read_text("utf-8") == '{"id": "old"}\n'
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")

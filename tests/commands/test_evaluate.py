@@ -172,3 +172,41 @@ def test_the_trainer_state_of_another_program_is_left_alone(evaluate, run_folder
     damage(run_folder / "checkpoint-7/trainer_state.json", "", {"epoch": 2.0, "global_step": 7})
     evaluate("--ckpt", run_folder).assert_refused("--data")
     assert evaluate("--ckpt", run_folder, "--data", files["V1"]).result == evaluate("--data", files["V1"]).result
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])
+def test_a_file_that_is_not_of_predictions_is_replaced_only_when_asked(evaluate, files, tmp_path, name):
+    (tmp_path / name).write_text('{"mine": {"precious": 1}}', "utf-8")
+    words = ["--data", files["V1"], "--predictions", tmp_path / "predictions.json"]
+    evaluate(*words).assert_refused("--overwrite")
+    assert load(tmp_path / name) == {"mine": {"precious": 1}}
+    assert evaluate(*words, "--overwrite").code == 0
+    assert evaluate(*words).code == 0  # ours
+
+
+def test_scores_are_printed_even_if_the_predictions_cannot_be_written(evaluate, files, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minibert.support.files.sync_to_disk", full)
+    done = evaluate("--data", files["V1"], "--predictions", tmp_path / "out.json")
+    assert done.code == 1 and "f1" in done.result and "No space left" in done.err
+    assert not list(tmp_path.glob("*predictions*")) and not list(tmp_path.glob(".tmp-*"))
+
+
+def test_predictions_are_written_even_if_nobody_reads_the_scores(evaluate, files, tmp_path, monkeypatch):
+    def dead(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("minibert.commands.evaluate.print", dead, raising=False)
+    assert evaluate("--data", files["V1"], "--predictions", tmp_path / "out.json").code == 1
+    assert load(tmp_path / "out.json")
+
+
+def test_bad_records_are_dropped_when_asked(evaluate, files, tmp_path):
+    content = load(files["V1"])
+    content["data"][0]["paragraphs"][0]["qas"][0]["question"] = " "
+    (tmp_path / "bad.json").write_text(json.dumps(content), "utf-8")
+    evaluate("--data", tmp_path / "bad.json").assert_refused("question")
+    done = evaluate("--data", tmp_path / "bad.json", "--skip_bad_records")
+    assert done.code == 0 and "dropped 1 bad record" in done.err

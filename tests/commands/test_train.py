@@ -54,6 +54,7 @@ def to_format_1(checkpoint: Path) -> None:
     state = saved(checkpoint)
     del state["settings"]["format"]
     state["settings"] |= {"resume": None, "overwrite": False} | state.pop("facts")
+    del state["settings"]["threads"]
     damage(checkpoint / "trainer_state.json", "", state)
 
 

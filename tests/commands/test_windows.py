@@ -31,3 +31,12 @@ def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts
 def test_the_largest_overlap_is_fine(command, vocab_folder, data):
     done = command("windows", "--data", data, "--model", vocab_folder, "--doc_stride", 380)
     assert done.code == 0 and done.result["questions"] == 25
+
+
+def test_terminal_codes_in_ids_questions_and_contexts_are_shown_and_not_obeyed(command, vocab_folder, tmp_path):
+    code = "\x1b[2J\x9b"
+    record = {"id": f"q{code}", "question": f"what {code}?", "answers": [{"text": "clock", "answer_start": 0}]}
+    paragraph = {"context": f"clock {code} tower", "qas": [record]}
+    (tmp_path / "data.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}), "utf-8")
+    done = command("windows", "--data", tmp_path / "data.json", "--model", vocab_folder, "--show", 1)
+    assert done.code == 0 and "\\x1b[2J" in done.out and not {"\x1b", "\x9b"} & set(done.out)

@@ -12,6 +12,7 @@ import torch
 
 from minibert.model.bert import BertForQuestionAnswering, span_loss
 from minibert.model.weights import file_name, load_model, save_model, table_names
+from minibert.support.errors import BadInput
 from minibert.support.machine import Machine
 from minibert.support.signals import Stopped
 from minibert.text.batches import collate, training_batches
@@ -225,3 +226,45 @@ def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
 
 def without_speed(line: str) -> dict:
     return {key: value for key, value in json.loads(line).items() if key != "windows_per_second"}
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, tokenizer, train_set, monkeypatch):
+    """The loss is computed before the update: that of the last step is finite whatever the update does."""
+    update = loop.update
+
+    def overflowing(model, *arguments):
+        result = update(model, *arguments)
+        with torch.no_grad():
+            next(model.parameters()).fill_(math.inf)
+        return result
+
+    training = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", max_steps=1), CPU)
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(loop, "update", overflowing)
+    with pytest.raises(FloatingPointError, match="step 1: weights are not finite"):
+        training.train()
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_largest_gradient_norm_of_0_clips_nothing(tmp_path, tokenizer, train_set):
+    weights = []
+    for name, norm in (("none", 0.0), ("huge", 1e9)):
+        (tmp_path / name).mkdir()
+        settings = make_settings(tmp_path / name, max_steps=4, max_grad_norm=norm)
+        training = Training(still_model(), tokenizer, train_set, settings, CPU)
+        training.train()
+        weights.append([parameter.detach().clone() for parameter in training.model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*weights))
+
+
+@pytest.mark.parametrize("change", [{"step": 10**9}, {"update": 3}])
+def test_a_position_out_of_the_run_is_refused(tmp_path, tokenizer, train_set, change):
+    (tmp_path / "run").mkdir()
+    settings = make_settings(tmp_path / "run", max_steps=2)
+    Training(still_model(), tokenizer, train_set, settings, CPU).train()
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    state["position"] |= change
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state), "utf-8")
+    with pytest.raises(BadInput, match="position: expected update"):
+        Training(still_model(), tokenizer, train_set, settings, CPU).resume(checkpoint)

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 import minibert
 from minibert.support.errors import BadInput
@@ -71,6 +72,7 @@ def rewrite_state():
         state = json.loads(file.read_text("utf-8"))
         del state["settings"]["format"]
         state["settings"] |= state.pop("facts")
+        del state["settings"]["threads"]
         file.write_text(json.dumps(state), "utf-8")
         manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
         (checkpoint / "manifest.json").write_text(json.dumps(manifest | {file.name: fingerprint(file)}), "utf-8")
@@ -90,6 +92,14 @@ def test_a_resumed_run_is_the_same_run(finished, tmp_path):
     with pytest.raises(BadInput, match="no intact checkpoint"):
         minibert.train(output_dir=tmp_path, resume=True)
     assert [path.name for path in half.iterdir() if path.name != ".lock"] == ["checkpoint-5"]
+
+
+def test_another_number_of_threads_is_said(finished, tmp_path, monkeypatch, capsys):
+    """With it the order of sums changes, and the last bits of the results."""
+    half, threads = half_of(finished, tmp_path / "half"), torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 3)
+    minibert.train(output_dir=half, resume=True, eval_data=None)
+    assert f"{threads} threads before, {threads + 3} now" in capsys.readouterr().out
 
 
 def test_a_renamed_run_is_resumed_where_it_lies_now(finished, tmp_path):

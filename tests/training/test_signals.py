@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ pytest.importorskip("resource", reason="signals are injected into forked process
 from minibert.support.files import LOCK
 from minibert.training.run_folder import checkpoints, find_checkpoint, verify
 from tests.builders import ROOT, write_toy_squad
-from tests.training.forks import Process, at_step, outcome, wait_for
+from tests.training.forks import Process, assert_one_line, at_step, outcome, wait_for
 
 SMALL = ["--max_seq_length", "64", "--doc_stride", "16", "--dtype", "float32", "--device", "cpu"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -146,14 +147,17 @@ def test_a_signal_is_never_taken_for_a_fault_of_the_library_that_it_interrupts(t
 def start_ranks(start):
     """Start a command as several ranks, without a launcher: one's fate cannot reach another but through the project."""
 
-    def call(ranks: int, script: str, words: list, faults: dict | None = None) -> list[Process]:
+    def call(
+        ranks: int, script: str, words: list, faults: dict | None = None, others: dict | None = None
+    ) -> list[Process]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
         place["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
         envs = [place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
-        return [start(script, words, env, (faults or {}).get(rank)) for rank, env in enumerate(envs)]
+        all_words = [(others or {}).get(rank, words) for rank in range(ranks)]
+        return [start(script, all_words[rank], env, (faults or {}).get(rank)) for rank, env in enumerate(envs)]
 
     return call
 
@@ -201,6 +205,44 @@ def test_a_rank_that_fails_ends_the_others_too(tmp_path, start_ranks, job, rank,
     assert None not in codes and 0 not in codes, [process.err for process in processes]
     assert "RuntimeError: poisoned" in processes[rank].err and "poisoned" not in processes[1 - rank].err
     assert [path.name for path in checkpoints(run)] == (["checkpoint-1"] if at == TRAINING else [])
+
+
+@pytest.mark.parametrize(
+    ("says", "change"),
+    [
+        ("--learning_rate", ["--learning_rate", "2e-3"]),
+        ("content of --data", ["--data", "OTHER"]),
+        pytest.param("content of --data", ["--data", "MISSING"], marks=pytest.mark.slow),
+        ("weights of --model", ["--model", "OTHER MODEL"]),
+    ],
+)
+def test_ranks_that_are_not_of_one_run_end_with_a_line_each(tmp_path, start_ranks, job, says, change):
+    other = write_toy_squad(tmp_path / "other.json", 30, seed=7)
+    shutil.copytree(job[5], tmp_path / "a" / "same")
+    shutil.copytree(job[5], tmp_path / "b" / "same")
+    weights = tmp_path / "b" / "same" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # the last bit of a float's sign, exponent or mantissa: still finite
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    words = [*job, "--output_dir", tmp_path / "run"]
+    named = {"OTHER": other, "MISSING": tmp_path / "none.json", "OTHER MODEL": tmp_path / "b" / "same"}
+    changed = [*words, change[0], named.get(change[1], change[1])]
+    processes = start_ranks(2, "train", words, others={1: changed})
+    assert ends(processes) == [2, 2], [process.err for process in processes]
+    for process in processes:
+        assert_one_line(process, 2, says, "start all of them with the same")
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_many_evaluations_of_two_ranks_end_cleanly(tmp_path, start_ranks, tiny_folder):
+    """MINIBERT_EVALUATIONS of them, 20 without it: threads of gloo must not abort or hang a process at its end."""
+    data = write_toy_squad(tmp_path / "seven.json", 7)
+    for _ in range(int(os.environ.get("MINIBERT_EVALUATIONS", "20"))):
+        processes = start_ranks(2, "evaluate", ["--ckpt", tiny_folder, "--data", data, *SMALL])
+        assert ends(processes) == [0, 0], [process.err for process in processes]
+        assert '"f1"' in processes[0].out and processes[1].err == ""
 
 
 @pytest.mark.slow
