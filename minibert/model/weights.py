@@ -130,9 +130,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
         if name is None and IGNORED.fullmatch(in_table):
             ignored.append(name_in_file)
         elif name is None:
-            what = (
-                "unexpected tensor: no parameter of this model has this name; if it is another task's head, remove it"
-            )
+            what = "unexpected tensor: no parameter of this model has this name; is config.json that of these weights?"
             raise BadInput(file, repr(name_in_file), what)
         elif name in sources:
             other = f"{sources[name][1]!r} in {sources[name][0].name}"

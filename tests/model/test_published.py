@@ -101,7 +101,7 @@ LAYOUTS = {
     "TinyBERT": Layout(
         PRE, {"vocab.txt": lines(TOKENS)}, extra=("fit_dense.weight", "fit_dense.bias"), config={"cell": {}}
     ),
-    "MiniLM-L12": Layout(BASE, uncased(), names=(("embeddings.", "bert.embeddings."),)),
+    "MiniLM-L12": Layout(BASE, uncased(), names=(("embeddings.word_", "bert.embeddings.word_"),)),
     "all-MiniLM-L12": Layout(BASE, SENTENCE | fast(), extra=("embeddings.position_ids",)),
     "cross-encoder/ms-marco-MiniLM": Layout(ONE, fast(), config={"id2label": {"0": "LABEL_0"}}),
     "BGE": Layout(BASE, SENTENCE | fast(), extra=("embeddings.position_ids",)),
