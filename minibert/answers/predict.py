@@ -58,11 +58,10 @@ def predict_logits(
         model.train()
     # One rank has filled a row and the others have 0 there, so the sum is exact.
     start_logits, end_logits = ranks.sum_over_ranks(logits).numpy()
-    if not (np.abs(start_logits).max(initial=0) < LARGEST_LOGIT and np.abs(end_logits).max(initial=0) < LARGEST_LOGIT):
-        what = (
-            f"the logits are not finite: the model's weights overflow in {machine.dtype}; use another model, or float32"
+    if not all(np.abs(values).max(initial=0) < LARGEST_LOGIT for values in (start_logits, end_logits)):
+        raise FloatingPointError(
+            f"the model's weights overflow in {machine.dtype}: it has no answers; use another model"
         )
-        raise FloatingPointError(what)
     return start_logits, end_logits
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,11 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from minibert import __version__
 from minibert.support.errors import BadInput
+from minibert.support.files import fingerprint
 
 T = TypeVar("T")
-CODE = {"version of minibert": __version__, "version of torch": torch.__version__}
+PACKAGE = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -78,7 +79,11 @@ def check_equal(facts: dict[str, Any]) -> None:
 
     Only digests of a fixed size are exchanged, so that ranks that differ cannot wait for each other's bytes.
     """
-    for name, value in (CODE | facts if is_connected() else {}).items():
+    if not is_connected():
+        return
+    files = sorted(PACKAGE.rglob("*.py"))
+    code = {"version of torch": torch.__version__, "code of minibert": [fingerprint(file) for file in files]}
+    for name, value in (code | facts).items():
         digest = hashlib.sha256(json.dumps([name, value], default=str).encode()).digest()
         mine = torch.tensor(list(digest), dtype=torch.int64)
         all_digests = [torch.zeros_like(mine) for _ in range(world_size())]
