@@ -59,9 +59,7 @@ def predict_logits(
     # One rank has filled a row and the others have 0 there, so the sum is exact.
     start_logits, end_logits = ranks.sum_over_ranks(logits).numpy()
     if not all(np.abs(values).max(initial=0) < LARGEST_LOGIT for values in (start_logits, end_logits)):
-        raise FloatingPointError(
-            f"the model's weights overflow in {machine.dtype}: it has no answers; use another model"
-        )
+        raise FloatingPointError(f"the weights overflow in {machine.dtype}, the model has no answers; use another")
     return start_logits, end_logits
 
 

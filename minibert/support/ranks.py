@@ -89,7 +89,7 @@ def check_equal(facts: dict[str, Any]) -> None:
         all_digests = [torch.zeros_like(mine) for _ in range(world_size())]
         dist.all_gather(all_digests, mine)
         if others := [r for r, other in enumerate(all_digests) if not torch.equal(other, mine)]:
-            what = f"rank {rank()} has another {name} than ranks {others}; start all of them with the same"
+            what = f"rank {rank()} differs from ranks {others}; start all of them with the same"
             raise BadInput("torchrun", name, what)
 
 
