@@ -170,6 +170,7 @@ WITHOUT_TORCH = [
     "training.settings",
     "commands.flags",
     "commands.evaluate",
+    "evaluation.calibration",
 ]
 
 

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.evaluation.predictions import (
     N_BEST_FILE,
     NULL_ODDS_FILE,
     check_targets,
+    read_null_odds,
     read_predictions,
     write_predictions,
 )
-from minibert.evaluation.scorer import score
+from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, score
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint, read_json
 from minibert.support.hub import find_folder
@@ -51,6 +53,10 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
     overwrite: bool = option(False, "replace files at OUT that hold something else")
     skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     score: str | None = option(None, "score this file instead of a model", metavar="PREDICTIONS")
+    null_odds: str | None = option(
+        None, "with --score, v2.0: {id: null odds}, the official --na-prob-file", metavar="FILE"
+    )
+    calibration: bool = option(False, "also score how far score and confidence can be trusted: ECE, Brier score, risk")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -59,22 +65,46 @@ def main(words: Sequence[str] | None = None) -> None:
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
     if options.score is not None:
-        score_file(options.score, options.data, options.skip_bad_records)
+        score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD))
         return
+    if options.null_odds is not None:
+        raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
     folder = find_folder(str(options.ckpt), options.revision)
     saved = settings_of_run(folder)
     saved_data = saved.pop("eval_data", None)
-    options = flags.make(EvaluateOptions, {"data": saved_data} | saved | given)
+    options = flags.make(EvaluateOptions, {"data": saved_data} | saved | fitted_threshold(folder) | given)
     score_model(folder, check_files(options))
 
 
-def score_file(predictions: str, data: str | None, skip_bad_records: bool = False) -> None:
+def score_file(options: EvaluateOptions, threshold: float) -> None:
     """Print the official scores of a predictions file."""
-    if data is None:
+    if options.data is None:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
-    examples = read_squad(data, skip_bad_records=skip_bad_records, version_2_with_negative=True, needs_ids=True)
-    print(json.dumps(score(examples, read_predictions(predictions))))
+    examples = read_squad(
+        options.data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True
+    )
+    predictions = read_predictions(str(options.score))
+    null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
+    scores = score(examples, predictions, null_odds, threshold)
+    print_thresholds(scores, threshold)
+    print(json.dumps(scores))
+
+
+def print_thresholds(scores: dict[str, float], threshold: float) -> None:
+    """Print what the threshold gives beside what the best one would have given on the same data."""
+    if "best_reachable_f1" not in scores:
+        return
+    best = "best_reachable_exact", "best_reachable_exact_thresh", "best_reachable_f1", "best_reachable_f1_thresh"
+    exact, exact_threshold, f1, f1_threshold = (scores[key] for key in best)
+    print(f"at the threshold:  exact {scores['exact']:.2f}, f1 {scores['f1']:.2f} at {threshold:g}")
+    print(f"best on this data: exact {exact:.2f} at {exact_threshold:g}, f1 {f1:.2f} at {f1_threshold:g} (optimistic)")
+
+
+def fitted_threshold(folder: Path) -> dict[str, float]:
+    """The null threshold that `minibert calibrate` stored with the model, if it did."""
+    threshold = read_answering(folder).null_score_diff_threshold
+    return {} if threshold is None else {"null_score_diff_threshold": threshold}
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
@@ -104,6 +134,7 @@ def check_files(options: EvaluateOptions) -> EvaluateOptions:
 
 def score_model(folder: Path, options: EvaluateOptions) -> None:
     """Predict, write the predictions if they are wanted, and print the scores."""
+    from minibert.evaluation.calibration import evaluation_trust
     from minibert.evaluation.evaluate import evaluate
     from minibert.support import ranks
     from minibert.support.machine import keep_memory
@@ -136,8 +167,12 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
         if ranks.is_main():
             if not evaluation.scores:
                 tell(f"{options.data} has no answers: there is nothing to score")
+            scores = evaluation.scores or {"total": len(examples)}
+            if options.calibration and evaluation.scores:
+                scores |= evaluation_trust(examples, evaluation)
             try:  # first what took the work, on the stream that needs no disk; neither costs the other
-                print(json.dumps(evaluation.scores or {"total": len(examples)}), flush=True)
+                print_thresholds(scores, options.null_score_diff_threshold)
+                print(json.dumps(scores), flush=True)
             finally:
                 if options.predictions:
                     write_predictions(Path(options.predictions), evaluation)

@@ -2,8 +2,10 @@
 
 Its files, in the order of their imports:
 
+    thresholds   null odds and scores -> the best threshold for "no answer"
     scorer       exact match and F1, v1.1 and v2.0
     check        what a data file holds: faults, counts, leakage, the best score that is possible
     predictions  prediction files: read and write
+    calibration  how far a confidence can be trusted, and its fit
     evaluate     a model and SQuAD data -> scores and predictions
 """

@@ -11,13 +11,15 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
 from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
 from minibert.evaluation.predictions import Evaluation
-from minibert.evaluation.scorer import has_golds, needs_version_2, score_version_1, score_version_2
+from minibert.evaluation.scorer import has_golds, needs_version_2, score_thresholds, score_version_1, score_version_2
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import Tokenizer
@@ -37,21 +39,27 @@ def evaluate(
     n_best_size: int = N_BEST_SIZE,
     max_answer_length: int = MAX_ANSWER_LENGTH,
     version_2_with_negative: bool = False,
-    null_score_diff_threshold: float = 0.0,
+    null_score_diff_threshold: float | None = None,
     eval_batch_size: int = EVAL_BATCH_SIZE,
     revision: str | None = None,
 ) -> Evaluation:
     """Answer questions with a trained model and score the answers.
 
     model: a folder, a hub id, or a loaded model, which needs its tokenizer and stays as it is. data: a SQuAD file,
-    files, or examples. The other parameters are the flags of `evaluate.py`. Raises BadInput for a model that cannot
-    answer and for data that cannot be read.
+    files, or examples. The other parameters are the flags of `evaluate.py`. A null threshold of None is that of
+    the model's `answering.json`, or 0.0 without one. Raises BadInput for a model that cannot answer and for data that
+    cannot be read.
     """
     items = [data] if isinstance(data, (str, Path)) else list(data)
     examples = [item for item in items if isinstance(item, Example)]
     if not examples:
         files = [item for item in items if not isinstance(item, Example)]
         examples = read_squad(files, version_2_with_negative=version_2_with_negative)
+    answering = NOT_FITTED
+    if not isinstance(model, BertForQuestionAnswering):
+        model = find_folder(model, revision)
+        answering = read_answering(model)
+    threshold = answering.null_score_diff_threshold if null_score_diff_threshold is None else null_score_diff_threshold
     loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
     length = window_length(max_seq_length, loaded.config)
     machine = choose_machine(device, dtype)
@@ -63,8 +71,9 @@ def evaluate(
         n_best_size=n_best_size,
         max_answer_length=max_answer_length,
         version_2_with_negative=version_2_with_negative,
-        null_score_diff_threshold=null_score_diff_threshold,
+        null_score_diff_threshold=threshold or 0.0,
         eval_batch_size=eval_batch_size,
+        answering=answering,
     )
 
 
@@ -79,10 +88,12 @@ def evaluate_windows(
     version_2_with_negative: bool = False,
     null_score_diff_threshold: float = 0.0,
     eval_batch_size: int = EVAL_BATCH_SIZE,
+    answering: Answering = NOT_FITTED,
 ) -> Evaluation:
     """Answer and score examples whose windows are made. `model` is as `prepare_to_answer` returns it.
 
-    The scores begin with `eval_loss`, the mean `span_loss` over the windows. A test set gives no scores: no question
+    The scores begin with `eval_loss`, the mean `span_loss` over the windows; those of v2.0 end with the best that a
+    threshold can do, see `score_thresholds`. A test set gives no scores: no question
     has an answer and none is marked as impossible.
     """
     is_v2 = needs_version_2(examples, version_2_with_negative)
@@ -96,4 +107,8 @@ def evaluate_windows(
     if has_golds(examples):
         rules = score_version_2 if is_v2 else score_version_1
         scores = {"eval_loss": mean_loss(windows, start_logits, end_logits)} | rules(examples, texts)
-    return Evaluation(scores, predictions, texts, is_v2)
+        if is_v2:
+            best = {name: one.best().text for name, one in predictions.items()}
+            null_odds = {name: one.null_odds for name, one in predictions.items()}
+            scores |= score_thresholds(examples, texts, best, null_odds)
+    return Evaluation(scores, predictions, texts, is_v2, answering)

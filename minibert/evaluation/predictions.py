@@ -3,7 +3,7 @@
 In: an `Evaluation`, or a file to score. Out: files that appear together or not at all, or {id: text}. The names
 and the content are those of run_qa, with offsets and scores added.
 
-Next: `evaluate.py`.
+Next: `calibration.py`.
 """
 
 import functools
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, read_json, write_together
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
+LARGEST_ODDS = 1e300  # that a float's arithmetic can add one to
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -30,10 +32,27 @@ class Evaluation:
     predictions: dict[str, Prediction]
     texts: dict[str, str]  # the predicted answers; "" is "no answer"
     is_version_2: bool  # whether "no answer" could be predicted
+    answering: Answering = NOT_FITTED  # of the model; its threshold may have been overridden
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.6g}" for name, value in self.scores.items())
         return f"<Evaluation of {len(self.texts)} questions: {scores or 'no scores'}>"
+
+    @property
+    def raw_scores(self) -> dict[str, float]:
+        """`score` of each predicted answer."""
+        return {name: (one.answer(0) if self.texts[name] else one.null).score for name, one in self.predictions.items()}
+
+    @property
+    def confidences(self) -> dict[str, float] | None:
+        """Calibrated probability that each predicted answer is right; None for a model that was not calibrated."""
+        if self.answering.confidence is None or (self.is_version_2 and self.answering.no_answer is None):
+            return None
+        of_null, of_answers = self.answering.null_confidence, self.answering.confidences
+        return {
+            name: float(of_answers(one)[0]) if self.texts[name] else of_null(one) or 0.0  # type: ignore[index]
+            for name, one in self.predictions.items()
+        }
 
 
 def read_predictions(file: str | Path) -> dict[str, str]:
@@ -55,7 +74,9 @@ def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
     """
     file, is_v2, predictions = Path(file), evaluation.is_version_2, evaluation.predictions
     contents: dict[Path, dict[str, Any]] = {file: evaluation.texts}
-    contents[file.parent / N_BEST_FILE] = {name: n_best_rows(one, is_v2) for name, one in predictions.items()}
+    contents[file.parent / N_BEST_FILE] = {
+        name: n_best_rows(one, is_v2, evaluation.answering) for name, one in predictions.items()
+    }
     if is_v2:
         contents[file.parent / NULL_ODDS_FILE] = {name: one.null_odds for name, one in predictions.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,14 +104,29 @@ def is_ours(file: Path, kinds: tuple[type, ...]) -> bool:
     return isinstance(content, dict) and all(isinstance(value, kinds) for value in content.values())
 
 
-def n_best_rows(prediction: Prediction, is_version_2: bool) -> list[dict[str, Any]]:
+def n_best_rows(prediction: Prediction, is_version_2: bool, answering: Answering = NOT_FITTED) -> list[dict[str, Any]]:
     """The answers to a question, best first, each with `probability`: the softmax over the listed logit sums.
 
-    The null answer is listed for v2.0, and if it is the only one.
+    The null answer is listed for v2.0, and if it is the only one. A calibrated model's rows have `confidence` too; it
+    is null for "no answer" if the model was calibrated on v1.1 data.
     """
-    answers = prediction.answers
-    if is_version_2 or not answers:
-        answers = sorted([*answers, prediction.null], key=lambda answer: -answer.logit_sum)
-    weights = np.exp([answer.logit_sum - answers[0].logit_sum for answer in answers])
+    confidences = answering.confidences(prediction)
+    extras = [{}] * len(prediction.scores) if confidences is None else [{"confidence": c} for c in confidences.tolist()]
+    rows = list(zip(prediction.answers, extras))
+    if is_version_2 or not rows:
+        of_null = {} if confidences is None else {"confidence": answering.null_confidence(prediction)}
+        rows = sorted([*rows, (prediction.null, of_null)], key=lambda row: -row[0].logit_sum)
+    weights = np.exp([answer.logit_sum - rows[0][0].logit_sum for answer, _ in rows])
     probabilities = (weights / weights.sum()).tolist()
-    return [asdict(answer) | {"probability": probability} for answer, probability in zip(answers, probabilities)]
+    return [asdict(answer) | {"probability": p} | extra for (answer, extra), p in zip(rows, probabilities)]
+
+
+def read_null_odds(file: str | Path) -> dict[str, float]:
+    """The content of a file of null odds, {id: number}. Raises BadInput for anything else."""
+    odds = read_json(file)
+    if not isinstance(odds, dict):
+        raise BadInput(file, "", "expected a file of null odds, one object {question id: number}")
+    for key, value in odds.items():
+        if type(value) not in (int, float) or abs(value) > LARGEST_ODDS:
+            raise BadInput(file, key, f"expected the null odds as a number, found {str(value)[:40]!r}")
+    return odds

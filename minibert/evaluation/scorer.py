@@ -12,9 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
 from minibert.text.squad import Example, is_version_2
 
+OFFICIAL_THRESHOLD = 1.0  # of null odds: the default of --na-prob-thresh, made for probabilities
 PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes and curly quotes stay
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -45,12 +49,23 @@ def f1(prediction: str, gold: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def score(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
-    """Official scores, in percent. The v2.0 rules hold if a question is marked as impossible or has no answers."""
+def score(
+    examples: Sequence[Example],
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None = None,
+    threshold: float = OFFICIAL_THRESHOLD,
+) -> dict[str, float]:
+    """Official scores, in percent. The v2.0 rules hold if a question is marked as impossible or has no answers.
+
+    null_odds, threshold: see `score_version_2`; v1.1 has neither.
+    """
     if not has_golds(examples):
         raise BadInput("data", "", "has no answers and no is_impossible: there is nothing to score against")
-    rules = score_version_2 if needs_version_2(examples, True) else score_version_1
-    return rules(examples, predictions)
+    if needs_version_2(examples, True):
+        return score_version_2(examples, predictions, null_odds, threshold)
+    if null_odds is not None:
+        raise BadInput("null odds", "", "every question has an answer, as in SQuAD v1.1, which knows no null odds")
+    return score_version_1(examples, predictions)
 
 
 def has_golds(examples: Sequence[Example]) -> bool:
@@ -86,34 +101,87 @@ def score_version_1(examples: Sequence[Example], predictions: Mapping[str, str])
     return {"exact_match": 100 * exact_sum / total, "f1": 100 * f1_sum / total, "total": total}
 
 
-def score_version_2(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
+def score_version_2(
+    examples: Sequence[Example],
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None = None,
+    threshold: float = OFFICIAL_THRESHOLD,
+) -> dict[str, float]:
     """exact, f1 and total, then the same for the questions with answers (HasAns_) and without (NoAns_).
 
-    What counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored. Where
-    the prediction or all answers are empty, F1 is 1 if both are, else 0. Raises BadInput for a missing prediction;
-    predictions for other questions are counted on stderr.
+    With null odds, a question whose odds exceed `threshold` counts as "no answer", as with the official --na-prob-file
+    and --na-prob-thresh, and the scores end with those of `score_thresholds`. Raises BadInput for a missing prediction
+    or missing null odds; predictions for other questions are counted on stderr.
     """
-    missing = [example.id for example in examples if example.id not in predictions]
-    if missing:
-        what = f"expected a prediction for every question, found none for {len(missing)} of {len(examples)}"
-        raise BadInput("predictions", missing[0], what)
+    check_complete(examples, predictions, "prediction")
     surplus = len(predictions) - len({example.id for example in examples})
     if surplus:
         print(f"{surplus} predictions are for questions that are not in the data", file=sys.stderr)
+    if null_odds is not None:
+        check_complete(examples, null_odds, "null odds")
     rows = []
     for example in examples:
-        prediction = predictions[example.id]
-        golds = [gold.text for gold in example.answers if normalize(gold.text)] or [""]
-        if normalize(prediction):
-            best_f1 = max(f1(prediction, gold) for gold in golds)
-        else:
-            best_f1 = float(normalize(prediction) == normalize(golds[0]))
-        rows.append((bool(example.answers), max(exact_match(prediction, gold) for gold in golds), best_f1))
+        exact, f1_score = score_question(example, predictions[example.id])
+        if null_odds is not None and null_odds[example.id] > threshold:
+            exact = f1_score = float(not example.answers)
+        rows.append((bool(example.answers), exact, f1_score))
     scores = mean_scores(rows, "")
     for prefix, has_answer in (("HasAns_", True), ("NoAns_", False)):
         if part := [row for row in rows if row[0] is has_answer]:
             scores |= mean_scores(part, prefix)
-    return scores
+    return scores | (score_thresholds(examples, predictions, predictions, null_odds) if null_odds is not None else {})
+
+
+def check_complete(examples: Sequence[Example], values: Mapping[str, object], what: str) -> None:
+    """BadInput if a question has no entry in `values`."""
+    if missing := [example.id for example in examples if example.id not in values]:
+        found = f"expected {what} for every question, found none for {len(missing)} of {len(examples)}"
+        raise BadInput("predictions" if what == "prediction" else "null odds", missing[0], found)
+
+
+def score_question(example: Example, prediction: str) -> tuple[float, float]:
+    """Exact match and F1 of one prediction by the v2.0 rules.
+
+    What counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored. Where
+    the prediction or all answers are empty, F1 is 1 if both are, else 0.
+    """
+    golds = [gold.text for gold in example.answers if normalize(gold.text)] or [""]
+    if normalize(prediction):
+        best_f1 = max(f1(prediction, gold) for gold in golds)
+    else:
+        best_f1 = float(normalize(prediction) == normalize(golds[0]))
+    return max(exact_match(prediction, gold) for gold in golds), best_f1
+
+
+def score_thresholds(
+    examples: Sequence[Example],
+    predictions: Mapping[str, str],
+    best_answers: Mapping[str, str],
+    null_odds: Mapping[str, float],
+) -> dict[str, float]:
+    """The best scores that a threshold gives on these questions; optimistic, because it is chosen on them.
+
+    `best_exact`, `best_exact_thresh`, `best_f1` and `best_f1_thresh` are the official script's, over the predictions.
+    The same with `best_reachable_` are over the best answers, which no threshold has replaced with "" yet, and each is
+    what scoring at its threshold gives. See `thresholds.py`.
+    """
+    by_id = {example.id: example for example in examples}
+    odds = {name: null_odds[name] for name in null_odds if name in by_id}  # in the order of the null odds
+    raw, answered, unanswered = (
+        {name: score_question(by_id[name], text(name)) for name in odds}
+        for text in (predictions.__getitem__, best_answers.__getitem__, lambda name: "")
+    )
+    official: dict[str, float] = {}
+    reachable: dict[str, float] = {}
+    for i, metric in enumerate(("exact", "f1")):
+        rows = ((odds[name], raw[name][i], bool(by_id[name].answers), bool(predictions[name])) for name in odds)
+        best, threshold = official_best(rows)
+        official |= {f"best_{metric}": 100.0 * best / len(odds), f"best_{metric}_thresh": threshold}
+        arrays = (np.array([scores[name][i] for name in odds]) for scores in (answered, unanswered))
+        best, threshold = best_threshold(np.array([*odds.values()]), *arrays)
+        reachable |= {f"best_reachable_{metric}": 100.0 * best / len(odds)}
+        reachable |= {f"best_reachable_{metric}_thresh": threshold}
+    return official | reachable
 
 
 def mean_scores(rows: Sequence[tuple[bool, float, float]], prefix: str) -> dict[str, float]:

@@ -83,10 +83,29 @@ def test_a_model_is_scored_as_its_written_predictions_are(evaluate, command, fil
     done = evaluate("--data", files[data], "--predictions", out, *SIZES)
     scores = done.result
     assert done.code == 0 and scores.pop("eval_loss") > 0
-    assert scores == command("evaluate", "--score", out, "--data", files[data]).result
+    odds = ["--null_odds", out.parent / "null_odds.json"] if data == "V2" else []
+    scored = command("evaluate", "--score", out, "--data", files[data], *odds)
+    # What a threshold can reach is swept over the best answers by the first, and over the predictions by the second.
+    first, second = ({k: v for k, v in one.items() if "reachable" not in k} for one in (scores, scored.result))
+    assert first == second
+    assert ("best_f1_thresh" in first) == ("best on this data:" in scored.out) == (data == "V2")
     names = {"out.json", "nbest_predictions.json"} | ({"null_odds.json"} if data == "V2" else set())
     assert {path.name for path in out.parent.iterdir()} == names
     assert all(list(load(out.parent / name)) == IDS for name in names)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [({"q0": 1}, "q1"), ({"q0": "x"}, "q0: .*number"), ([], "one object"), ({"q0": 1e301}, "q0")]
+)
+def test_a_file_of_null_odds_that_is_refused(command, files, tmp_path, content, says):
+    (tmp_path / "p.json").write_text(json.dumps(dict.fromkeys(IDS, "")), "utf-8")
+    (tmp_path / "odds.json").write_text(json.dumps(content), "utf-8")
+    words = ["--score", tmp_path / "p.json", "--data", files["V2"], "--null_odds", tmp_path / "odds.json"]
+    command("evaluate", *words).assert_refused(says)
+
+
+def test_null_odds_go_with_a_file_of_predictions(evaluate, files):
+    evaluate("--data", files["V2"], "--null_odds", "odds.json").assert_refused("--null_odds: .*--score")
 
 
 @pytest.mark.parametrize(("threshold", "empty"), [("-1000000", 4), ("1000000", 0)])

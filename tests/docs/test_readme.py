@@ -18,6 +18,7 @@ from minibert.__main__ import COMMANDS
 from minibert.answers.pipeline import QuestionAnswering
 from minibert.commands import flags
 from minibert.commands.ask import WAIT_SECONDS, AskOptions
+from minibert.commands.calibrate import CalibrateOptions
 from minibert.commands.check import CheckOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
@@ -36,6 +37,7 @@ from tests.builders import ROOT, draw_weights, run, tiny_config, write_toy_squad
 OPTIONS = {
     "train": Settings,
     "evaluate": EvaluateOptions,
+    "calibrate": CalibrateOptions,
     "ask": AskOptions,
     "publish": PublishOptions,
     "serve": ServeOptions,

@@ -28,7 +28,17 @@ def test_a_file_and_its_examples_get_the_loss_and_the_official_scores(tiny_folde
     model, windows = prepare_to_answer(load_model(tiny_folder), machine), make_windows(examples, tokenizer, 32, 8)
     loss = mean_loss(windows, *predict_logits(model, windows, machine))
     assert next(iter(evaluation.scores.items())) == ("eval_loss", pytest.approx(loss))
-    assert evaluation.scores == {"eval_loss": evaluation.scores["eval_loss"]} | score(examples, evaluation.texts)
+    odds = {name: one.null_odds for name, one in evaluation.predictions.items()} if version_2 else None
+    official = {"eval_loss": evaluation.scores["eval_loss"]} | score(examples, evaluation.texts, odds)
+    assert evaluation.scores.keys() == official.keys()
+    # What a threshold can reach is swept over the best answers here, and over the predictions there.
+    assert {name: evaluation.scores[name] for name in official if "reachable" not in name} == {
+        name: value for name, value in official.items() if "reachable" not in name
+    }
+    if version_2:
+        threshold = evaluation.scores["best_reachable_f1_thresh"]
+        again = evaluate(str(tiny_folder), file, **options, null_score_diff_threshold=threshold)
+        assert again.scores["f1"] == pytest.approx(evaluation.scores["best_reachable_f1"])
     assert evaluation.is_version_2 is version_2
     assert list(evaluation.predictions) == list(evaluation.texts) == [example.id for example in examples]
     assert {len(prediction.scores) for prediction in evaluation.predictions.values()} == {7}

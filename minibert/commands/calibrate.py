@@ -1,0 +1,84 @@
+"""Fit a model's null threshold and its confidence on questions that training has not seen.
+
+    minibert calibrate --ckpt runs/first --data held-out.json
+
+The result is `answering.json` in the model's folder, which `evaluate` reads; see `answers/confidence.py`. A command of
+its own, because `evaluate` only measures, while this changes what the model answers. The last line of stdout is one
+JSON object: the file's content, and how far `score` and confidence can be trusted on the data of the fit.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.answers.confidence import write_answering
+from minibert.commands import flags
+from minibert.commands.evaluate import settings_of_run
+from minibert.evaluation.calibration import evaluation_trust, fit_answering
+from minibert.evaluation.scorer import has_golds
+from minibert.support.errors import BadInput
+from minibert.support.files import fingerprint, read_json
+from minibert.support.hub import find_folder
+from minibert.support.streams import tell
+from minibert.text.squad import read_squad
+from minibert.training.settings import AnswerSettings, CheckpointSettings, MachineSettings, WindowSettings, option
+
+FEW = 200  # questions: the error of a share of right answers is then above 3 points
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(CheckpointSettings, WindowSettings, AnswerSettings, MachineSettings):
+    """Fit a model's null threshold and its confidence on data that training has not seen."""
+
+    data: str | None = option(None, "SQuAD JSON that the model was not trained on", metavar="FILE")
+    max_questions: int | None = option(None, "fit on the first N questions only", least=1)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    given = flags.parse(CalibrateOptions, "calibrate", words)
+    options = flags.make(CalibrateOptions, given)
+    if options.ckpt is None:
+        raise BadInput("--ckpt", "", "name the model to calibrate")
+    if options.data is None:
+        raise BadInput("--data", "", "name a SQuAD file that the model was not trained on")
+    folder = find_folder(options.ckpt, options.revision)
+    saved = settings_of_run(folder)
+    saved.pop("eval_data", None)
+    calibrate(folder, flags.make(CalibrateOptions, saved | given), given.get("null_score_diff_threshold"))
+
+
+def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) -> None:
+    """Answer the questions, fit, write `answering.json` and print it. A given threshold is kept as it is."""
+    from minibert.evaluation.evaluate import evaluate
+
+    data = Path(str(options.data))
+    examples = read_squad(data, version_2_with_negative=options.version_2_with_negative)[: options.max_questions]
+    if not has_golds(examples):
+        raise BadInput(data, "", "has no answers: there is nothing to fit on")
+    sha256 = fingerprint(data)["sha256"]
+    if sha256 in training_data(folder):
+        tell(f"warning: {data} is what the model was trained on: its confidence will be too high")
+    if len(examples) < FEW:
+        tell(f"warning: {len(examples)} questions are few: the fit is rough below {FEW}")
+    names = ("device", "dtype", "max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
+    more = ("version_2_with_negative", "eval_batch_size")
+    evaluation = evaluate(folder, examples, **{name: getattr(options, name) for name in names + more})
+    fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
+    answering = fit_answering(examples, evaluation.predictions, evaluation.is_version_2, fitted_on, threshold)
+    write_answering(folder, answering)
+    allow_null, cut = evaluation.is_version_2, answering.null_score_diff_threshold or 0.0
+    texts = {name: one.best(allow_null, cut).text for name, one in evaluation.predictions.items()}
+    fitted = dataclasses.replace(evaluation, texts=texts, answering=answering)
+    print(json.dumps(dataclasses.asdict(answering) | evaluation_trust(examples, fitted)))
+
+
+def training_data(folder: Path) -> list[str]:
+    """The sha256 of the files that the model was trained on, as its checkpoint notes them; [] for a published model."""
+    file = folder / "trainer_state.json"
+    state: Any = read_json(file) if file.is_file() else {}
+    facts = state.get("facts", state.get("settings")) if isinstance(state, dict) else None  # format 1 had no facts
+    hashes = facts.get("data_sha256") if isinstance(facts, dict) else None
+    return hashes if isinstance(hashes, list) else []

@@ -1,0 +1,106 @@
+"""`calibrate`: it writes answering.json, `evaluate` obeys it, flags override it, and the checkpoint stays whole."""
+
+import json
+import shutil
+
+import pytest
+
+from minibert.answers.confidence import read_answering
+from minibert.evaluation.evaluate import evaluate
+from minibert.support.files import fingerprint, write_json
+from minibert.training.run_folder import NEEDED, verify
+from minibert.training.settings import Settings
+from tests.builders import write_toy_squad
+from tests.commands.damage import damage, snapshot
+
+SIZES = {"max_seq_length": 40, "doc_stride": 8}
+WORDS = ["--max_seq_length", 40, "--doc_stride", 8, "--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.fixture
+def data(tiny_folder, tmp_path):
+    """Held-out data of 24 questions: the untrained model's own answer is right for every other answerable one."""
+    file = write_toy_squad(tmp_path / "held.json", 24, version_2=True)
+    predictions = evaluate(tiny_folder, file, dtype="float32", device="cpu", **SIZES).predictions
+    squad = json.loads(file.read_text("utf-8"))
+    for i, paragraph in enumerate(squad["data"][0]["paragraphs"]):
+        record = paragraph["qas"][0]
+        answer = predictions[record["id"]].answer(0)
+        if i % 2 and not record["is_impossible"]:
+            record["answers"] = [{"text": answer.text, "answer_start": answer.start}]
+    file.write_text(json.dumps(squad), "utf-8")
+    return file
+
+
+@pytest.fixture
+def checkpoint(tiny_folder, data, tmp_path):
+    """A checkpoint with its manifest, trained on `seen.json`, which has the content of `data`."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "run" / "checkpoint-7")
+    settings = Settings(data="seen.json", learning_rate=1e-4, **SIZES).to_json()
+    write_json(folder / "trainer_state.json", {"settings": settings, "facts": {"data_sha256": ["0" * 64]}})
+    (folder / "optimizer.safetensors").write_bytes(b"")
+    names = NEEDED | {path.name for path in folder.iterdir()}
+    write_json(folder / "manifest.json", {name: fingerprint(folder / name) for name in sorted(names)})
+    assert verify(folder) is None
+    return folder
+
+
+def test_evaluate_obeys_what_calibrate_stored_unless_a_flag_overrides_it(command, checkpoint, data, tmp_path):
+    evaluated = ["evaluate", "--ckpt", checkpoint, "--data", data, *WORDS, "--calibration"]
+    before = command(*evaluated).result
+    assert "score_ece" in before and "confidence_ece" not in before
+
+    done = command("calibrate", "--ckpt", checkpoint, "--data", data, *WORDS)
+    answering = read_answering(checkpoint)
+    assert done.code == 0 and done.result["null_score_diff_threshold"] == answering.null_score_diff_threshold
+    assert answering.fitted_on == {"data": "held.json", "sha256": fingerprint(data)["sha256"], "questions": 24}
+    assert "few" in done.err and "trained on" not in done.err
+    assert verify(checkpoint) is None
+
+    after = command(*evaluated, "--predictions", tmp_path / "out" / "p.json")
+    assert after.result["f1"] == pytest.approx(before["best_reachable_f1"])
+    assert {name for name in after.result if name not in before} == {
+        "confidence_ece",
+        "confidence_brier",
+        "confidence_risk_at_50",
+        "confidence_risk_at_80",
+    }
+    assert after.result["confidence_brier"] < after.result["score_brier"]
+    rows = json.loads((tmp_path / "out" / "nbest_predictions.json").read_text("utf-8"))
+    assert all(0 < row["confidence"] < 1 for answers in rows.values() for row in answers)
+    assert command(*evaluated, "--null_score_diff_threshold", 0).result["f1"] == before["f1"]
+
+    kept = command("calibrate", "--ckpt", checkpoint, "--data", data, *WORDS, "--null_score_diff_threshold", 3)
+    assert kept.result["null_score_diff_threshold"] == read_answering(checkpoint).null_score_diff_threshold == 3
+
+
+def test_data_of_the_training_is_named(command, checkpoint, data):
+    damage(checkpoint / "trainer_state.json", "facts/data_sha256", [fingerprint(data)["sha256"]])
+    done = command("calibrate", "--ckpt", checkpoint.parent, "--data", data, *WORDS)
+    assert done.code == 0 and "warning: " in done.err and "trained on" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "says"),
+    [
+        (None, [], "--data: name"),
+        ("answers", ["--max_questions", 1], "both right and wrong"),
+        ("test set", [], "no answers"),
+    ],
+)
+def test_data_that_nothing_can_be_fitted_on(command, checkpoint, data, tmp_path, change, words, says):
+    if change == "test set":
+        squad = json.loads(data.read_text("utf-8"))
+        for paragraph in squad["data"][0]["paragraphs"]:
+            paragraph["qas"][0] |= {"answers": [], "is_impossible": False}
+        data.write_text(json.dumps(squad), "utf-8")
+    before = snapshot(checkpoint)
+    command("calibrate", "--ckpt", checkpoint, *(["--data", data] if change else []), *words, *WORDS).assert_refused(
+        says
+    )
+    assert snapshot(checkpoint) == before
+
+
+def test_a_damaged_answering_file_is_one_line(command, checkpoint, data):
+    (checkpoint / "answering.json").write_text('{"format": 1, "confidence": {"bias": "high"}}', "utf-8")
+    command("evaluate", "--ckpt", checkpoint, "--data", data, *WORDS).assert_refused("answering.json: confidence: ")
