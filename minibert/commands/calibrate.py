@@ -1,6 +1,6 @@
 """Fit a model's null threshold and its confidence on questions that training has not seen.
 
-    minibert calibrate --ckpt runs/first --data held-out.json
+    minibert calibrate --ckpt runs/first --data held.json
 
 The result is `answering.json` in the model's folder, which `evaluate` reads; see `answers/confidence.py`. A command of
 its own, because `evaluate` only measures, while this changes what the model answers. The last line of stdout is one
