@@ -6,6 +6,8 @@ Its files, in the order of their imports:
     signals     Ctrl-C, SIGTERM, exit codes and the last line of a command
     files       strict reading, atomic writing, the lock of a run
     page        self-contained web pages: data, policy
+    hashes      what a folder's files must be, by a manifest, the hub or this code
+    wheel       the default model from a PyPI wheel
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
     progress    how far long work has come: a bar, or lines
