@@ -7,6 +7,7 @@ or a Hugging Face hub id. Out: a folder with config.json, weights and tokenizer.
 Next: `ranks.py`.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -31,7 +32,8 @@ MODEL_FILES = ("*.safetensors", "*.json", "vocab.txt")
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")  # of a model folder; pickled ones are refused later, by name
 PROBE_SECONDS = 5
 ANSWER_SECONDS = 10  # for each answer of the hub
-REPORT_SECONDS = (5, 20)  # of waiting: until the first line about it, and until each further one
+REPORT_SECONDS = 5  # without a byte from the hub, until a line says so
+GIVE_UP_SECONDS = 60  # without a byte from the hub
 HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
 
@@ -50,6 +52,17 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
     if folder := find_local(name):
         return placed_minilm(folder) if name == DEFAULT_MODEL else intact(folder)
     return fetch_minilm() if name == DEFAULT_MODEL else fetch_from_hub(name, revision)
+
+
+def find_cached(name: str, revision: str | None = None) -> Path:
+    """The folder or run that `name` stands for, unchecked; BadInput if it is not on this machine."""
+    if os.path.isdir(name):
+        return Path(name)
+    if is_path(name) or not is_hub_id(name):
+        raise BadInput(name, "", "expected a folder, found a file" if os.path.isfile(name) else "no such folder")
+    if folder := find_local(name):
+        return folder
+    return cached_folder(MINILM_HUB_ID if name == DEFAULT_MODEL else name, revision)
 
 
 def is_path(name: str) -> bool:
@@ -126,19 +139,18 @@ def fetch_from_hub(
     hub_id: str, revision: str | None = None, cached_only: bool = False, patterns: tuple[str, ...] = MODEL_FILES
 ) -> Path:
     """The hub's cached folder of a model, downloaded first if needed and allowed; BadInput names model and cause."""
-    from huggingface_hub import constants, snapshot_download
-
-    def cached() -> Path:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    from huggingface_hub import constants
 
     try:
         try:
-            is_offline = cached_only or constants.HF_HUB_OFFLINE
-            folder = cached() if is_offline else in_thread(lambda: download(hub_id, revision, patterns), hub_id)
+            if cached_only or constants.HF_HUB_OFFLINE:
+                folder = cached_folder(hub_id, revision)
+            else:
+                folder = in_thread(lambda: download(hub_id, revision, patterns), hub_id)
         except Exception as error:
             try:
-                folder = cached()
-            except Exception:
+                folder = cached_folder(hub_id, revision)
+            except BadInput:
                 raise error from None  # the cause, not that the cache is empty
             tell(f"warning: {hub_id}: {first_line(error)}; using what was downloaded earlier")
     except Exception as error:  # the classes of the hub and of its HTTP library change with their versions
@@ -149,6 +161,16 @@ def fetch_from_hub(
     if found := model_fault(folder):
         raise BadInput(folder, "", f"{found}; remove this folder and the files that it links to, and try again")
     return folder
+
+
+def cached_folder(hub_id: str, revision: str | None = None) -> Path:
+    """The folder of an earlier download; BadInput without one."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except Exception as error:
+        raise BadInput(hub_id, f"revision {revision or 'main'}", "not in the hub's cache on this machine") from error
 
 
 def download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -176,10 +198,11 @@ def download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Pa
 Result = TypeVar("Result")
 
 
-def in_thread(work: Callable[[], Result], name: str) -> Result:
-    """Run work that waits for the hub; say so while it takes long. A signal ends the wait at once.
+def in_thread(work: Callable[[], Result], hub_id: str) -> Result:
+    """Run work that waits for the hub. Say so where no byte arrives; TimeoutError after a minute of that.
 
-    In a thread, because looking up a host name cannot be interrupted; a daemon, so that the process ends without it.
+    In a thread, because looking up a host name cannot be interrupted by a signal; a daemon, so that the process can end
+    without it.
     """
     outcome: list[Result] = []
     failure: list[BaseException] = []
@@ -192,15 +215,30 @@ def in_thread(work: Callable[[], Result], name: str) -> Result:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    seconds, further = REPORT_SECONDS
-    thread.join(seconds)
+    received, silent = -1, 0.0
+    thread.join(REPORT_SECONDS)
     while thread.is_alive():
-        tell(f"{name}: waiting for the hub for {seconds:g} s; a stalled download is given up after about 70 s")
-        thread.join(further)
-        seconds += further
+        before, received = received, cached_bytes(hub_id)
+        silent = silent + REPORT_SECONDS if received == before else 0.0
+        if silent >= GIVE_UP_SECONDS:
+            raise TimeoutError(f"no byte in {silent:g} s")
+        if received == before or before < 0:
+            tell(f"{hub_id}: waiting for the hub, for at most {GIVE_UP_SECONDS:g} s without a byte from it")
+        thread.join(REPORT_SECONDS)
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def cached_bytes(hub_id: str) -> int:
+    """The bytes that the hub's cache holds of a model, those of unfinished downloads included."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
+    total = 0
+    with contextlib.suppress(OSError):  # a file that is renamed just now
+        total = sum(file.stat().st_size for file in blobs.iterdir())
+    return total
 
 
 def first_line(error: BaseException) -> str:
