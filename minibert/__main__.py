@@ -12,6 +12,7 @@ COMMANDS = {
     "ask": "ask a trained model",
     "serve": "try a model in a browser on this machine",
     "publish": "upload a trained model to the hub",
+    "verify": "compare a model's files with their known hashes",
     "windows": "show how a SQuAD file is cut into windows",
     "lesson": "follow one question through the model, step by step",
 }

@@ -8,6 +8,7 @@ Its files, in the order of their imports:
     ask         ask a trained model
     serve       try a model in a browser
     publish     upload a trained model to the hub
+    verify      compare a model's files with their known hashes
     windows     show how a file is cut into windows
     lesson      follow one question through the model, step by step
 """

@@ -22,6 +22,7 @@ from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
 from minibert.commands.publish import PublishOptions
 from minibert.commands.serve import ServeOptions
+from minibert.commands.verify import VerifyOptions
 from minibert.commands.windows import WindowsOptions
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import save_model
@@ -38,6 +39,7 @@ OPTIONS = {
     "ask": AskOptions,
     "publish": PublishOptions,
     "serve": ServeOptions,
+    "verify": VerifyOptions,
     "windows": WindowsOptions,
     "lesson": LessonOptions,
 }
