@@ -58,13 +58,8 @@ def manifest_files(folder: Path) -> dict[str, Known]:
     known = {}
     for name, row in content.items():
         size, digest = (row.get("bytes"), row.get("sha256")) if isinstance(row, dict) else (None, None)
-        # A plain name, because a path would lead out of the folder.
-        if (
-            type(size) is not int
-            or not isinstance(digest, str)
-            or name != os.path.basename(name)
-            or name in (".", "..")
-        ):
+        is_plain = name == os.path.basename(name) and name not in ("", ".", "..")  # a path would lead out of the folder
+        if not is_plain or type(size) is not int or not isinstance(digest, str):
             raise BadInput(file, repr(name), "expected the size and sha256 of a file in this folder")
         known[name] = Known(digest, size, MANIFEST)
     return known
