@@ -14,6 +14,7 @@ COMMANDS = {
     "serve": "try a model in a browser on this machine",
     "publish": "upload a trained model to the hub",
     "check": "find and repair the faults of a data file, or convert it to SQuAD",
+    "verify": "compare a model's files with their known hashes",
     "windows": "show how a SQuAD file is cut into windows",
     "lesson": "follow one question through the model, step by step",
 }

@@ -10,6 +10,7 @@ Its files, in the order of their imports:
     serve       try a model in a browser
     publish     upload a trained model to the hub
     check       find and repair the faults of a data file
+    verify      compare a model's files with their known hashes
     windows     show how a file is cut into windows
     lesson      follow one question through the model, step by step
 """

