@@ -8,6 +8,8 @@ The last line of stdout is one JSON object of scores, under the official keys. `
 
 import dataclasses
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +17,26 @@ from typing import Any
 
 from minibert.answers.confidence import read_answering
 from minibert.commands import flags
+from minibert.evaluation.analysis import Row, make_rows, write_rows
+from minibert.evaluation.intervals import interval
 from minibert.evaluation.predictions import (
     N_BEST_FILE,
     NULL_ODDS_FILE,
+    Evaluation,
     check_targets,
+    n_best_rows,
+    read_n_best,
     read_null_odds,
     read_predictions,
     write_predictions,
 )
-from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, score
+from minibert.evaluation.report import Source, make_report
+from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint, read_json
+from minibert.support.files import fingerprint, read_json, read_text, write_atomically
 from minibert.support.hub import find_folder
 from minibert.support.streams import tell
-from minibert.text.squad import read_squad
+from minibert.text.squad import Example, read_squad
 from minibert.training.settings import (
     AnswerSettings,
     CheckpointSettings,
@@ -57,15 +65,24 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
         None, "with --score, v2.0: {id: null odds}, the official --na-prob-file", metavar="FILE"
     )
     calibration: bool = option(False, "also score how far score and confidence can be trusted: ECE, Brier score, risk")
+    rows: str | None = option(None, "write a table with a row for each question, .csv or .jsonl", metavar="OUT")
+    report: str | None = option(None, "write a page to explore the results with, .html", metavar="OUT")
+    against: str | None = option(None, "compare with this file of predictions in the report", metavar="PREDICTIONS")
+    intervals: bool = option(False, "add 95 % bootstrap intervals to the scores")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     given = flags.parse(EvaluateOptions, "evaluate", words)
+    command = shlex.join(["minibert", "evaluate", *(sys.argv[1:] if words is None else words)])
     options = flags.make(EvaluateOptions, given)
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
+    if options.rows and Path(options.rows).suffix not in (".csv", ".jsonl"):
+        raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
+    if options.against and not options.report:
+        raise BadInput("--against", options.against, "needs --report, the page that shows the comparison")
     if options.score is not None:
-        score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD))
+        score_file(check_files(options), given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
         return
     if options.null_odds is not None:
         raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
@@ -73,22 +90,58 @@ def main(words: Sequence[str] | None = None) -> None:
     saved = settings_of_run(folder)
     saved_data = saved.pop("eval_data", None)
     options = flags.make(EvaluateOptions, {"data": saved_data} | saved | fitted_threshold(folder) | given)
-    score_model(folder, check_files(options))
+    score_model(folder, check_files(options), command)
 
 
-def score_file(options: EvaluateOptions, threshold: float) -> None:
+def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
     """Print the official scores of a predictions file."""
-    if options.data is None:
-        raise BadInput("--data", "", "name the SQuAD file to score on")
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(
-        options.data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True
+        str(options.data), skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True
     )
     predictions = read_predictions(str(options.score))
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
-    scores = score(examples, predictions, null_odds, threshold)
+    scores: dict[str, Any] = score(examples, predictions, null_odds, threshold)
+    rows: list[Row] = []
+    if is_analysed(options):
+        n_best = read_n_best(Path(str(options.score)).parent / N_BEST_FILE, predictions) or {}
+        source = Source(Path(str(options.score)).stem, Path(str(options.data)).name, command, n_best)
+        texts = {
+            name: "" if (null_odds or {}).get(name, threshold) > threshold else predictions[name]
+            for name in predictions
+        }
+        rows = make_rows(examples, texts, needs_version_2(examples, True), n_best)
+        scores |= intervals_of(options, rows)
     print_thresholds(scores, threshold)
-    print(json.dumps(scores))
+    print(json.dumps(scores), flush=True)
+    if rows:
+        write_analysis(options, examples, rows, source)
+
+
+def is_analysed(options: EvaluateOptions) -> bool:
+    """Whether the options ask for more than the scores."""
+    return bool(options.rows or options.report or options.intervals)
+
+
+def intervals_of(options: EvaluateOptions, rows: list[Row]) -> dict[str, list[float]]:
+    """The intervals of exact match and F1, in percent, if the options ask for them."""
+    names = {"exact_match_interval": "exact_match", "f1_interval": "f1"} if options.intervals else {}
+    return {key: list(interval([100 * getattr(row, name) for row in rows])) for key, name in names.items()}
+
+
+def write_analysis(options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source) -> None:
+    """Write the table and the page that the options ask for."""
+    if options.rows:
+        write_rows(options.rows, rows)
+    if options.report:
+        other: tuple[str, list[Row]] | None = None
+        if options.against:
+            is_version_2 = needs_version_2(examples, options.version_2_with_negative or bool(options.score))
+            others = read_predictions(options.against)
+            other = Path(options.against).stem, make_rows(examples, others, is_version_2)
+        file = Path(options.report)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, make_report(examples, rows, source, other))
 
 
 def print_thresholds(scores: dict[str, float], threshold: float) -> None:
@@ -125,14 +178,18 @@ def check_files(options: EvaluateOptions) -> EvaluateOptions:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     if options.predictions and Path(options.predictions).name in (N_BEST_FILE, NULL_ODDS_FILE):
         raise BadInput("--predictions", options.predictions, "is a name that evaluate.py needs for another file")
-    if flags.is_same_file(options.predictions, options.data):
-        raise BadInput("--predictions", str(options.predictions), "is the data itself; name another file")
+    for name in ("predictions", "rows", "report"):
+        output = getattr(options, name)
+        if flags.is_same_file(output, options.data):
+            raise BadInput(f"--{name}", output, "is the data itself; name another file")
+        if flags.is_same_file(output, options.score):
+            raise BadInput(f"--{name}", output, "is the file to score; name another file")
     if options.predictions:
         check_targets(options.predictions, options.overwrite)
     return options
 
 
-def score_model(folder: Path, options: EvaluateOptions) -> None:
+def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
     """Predict, write the predictions if they are wanted, and print the scores."""
     from minibert.evaluation.calibration import evaluation_trust
     from minibert.evaluation.evaluate import evaluate
@@ -150,6 +207,8 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
             skip_bad_records=options.skip_bad_records,
             version_2_with_negative=options.version_2_with_negative,
         )
+        if is_analysed(options) and not has_golds(examples):
+            raise BadInput(str(options.data), "", "has no answers: there is nothing to analyse")
         evaluation = evaluate(
             folder,
             examples,
@@ -163,16 +222,37 @@ def score_model(folder: Path, options: EvaluateOptions) -> None:
             version_2_with_negative=options.version_2_with_negative,
             null_score_diff_threshold=options.null_score_diff_threshold,
             eval_batch_size=options.eval_batch_size,
+            keep_logits=is_analysed(options),
         )
         if ranks.is_main():
             if not evaluation.scores:
                 tell(f"{options.data} has no answers: there is nothing to score")
-            scores = evaluation.scores or {"total": len(examples)}
+            scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
             if options.calibration and evaluation.scores:
                 scores |= evaluation_trust(examples, evaluation)
+            rows: list[Row] = []
+            if is_analysed(options):
+                source, longest = source_of(evaluation, folder, options, command), options.max_answer_length
+                texts, is_version_2 = evaluation.texts, evaluation.is_version_2
+                rows = make_rows(examples, texts, is_version_2, source.n_best, source.windows, longest)
+                scores = scores | intervals_of(options, rows)
             try:  # first what took the work, on the stream that needs no disk; neither costs the other
                 print_thresholds(scores, options.null_score_diff_threshold)
                 print(json.dumps(scores), flush=True)
             finally:
                 if options.predictions:
                     write_predictions(Path(options.predictions), evaluation)
+                if rows:
+                    write_analysis(options, examples, rows, source)
+
+
+def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:
+    """What a report shows of a model, beside its answers."""
+    n_best = {
+        name: n_best_rows(one, evaluation.is_version_2, evaluation.answering)
+        for name, one in evaluation.predictions.items()
+    }
+    log = folder.parent / "metrics.jsonl"  # of the run whose checkpoint it is
+    lines = [json.loads(line) for line in read_text(log).splitlines()] if log.is_file() else []
+    data = Path(str(options.data)).name
+    return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines)

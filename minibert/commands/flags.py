@@ -77,7 +77,7 @@ def parse(options: type, command: str, words: Sequence[str] | None = None) -> di
 
 
 def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: tuple[type, ...]) -> None:
-    """Declare one field: a switch for a bool, a list for a sequence, else one value."""
+    """Declare one field: a switch for a bool, a list for a sequence, else one value; `positional` ones have no flag."""
     about, has_default = field.metadata, not isinstance(field.default, (bool, tuple, type(None)))
     text = about["help"].replace("%", "%%") + (f" (default: {field.default})" if has_default else "")
     more: dict[str, Any] = {"help": text}
@@ -87,7 +87,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
         if about.get("choices"):
             more["choices"] = about["choices"]
         if Sequence in kinds:
-            more["nargs"] = "+"
+            more["nargs"] = about.get("positional", "+")
         elif bool in kinds:
             more |= {"nargs": "?", "const": True}
         more["type"] = next((kind for kind in (int, float) if kind in kinds), str)
@@ -95,7 +95,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
             more["metavar"] = about["metavar"]
         elif more["type"] is not str:
             more["metavar"] = "N" if more["type"] is int else "X"
-    parser.add_argument(f"--{field.name}", **more)
+    parser.add_argument(field.name if "positional" in about else f"--{field.name}", **more)
 
 
 def spell(word: str, names: set[str]) -> str:

@@ -7,5 +7,8 @@ Its files, in the order of their imports:
     check        what a data file holds: faults, counts, leakage, the best score that is possible
     predictions  prediction files: read and write
     calibration  how far a confidence can be trusted, and its fit
+    intervals    how sure a mean is: bootstrap, paired test
+    analysis     what went wrong and where: rows, slices, calibration
     evaluate     a model and SQuAD data -> scores and predictions
+    report       an evaluation as one HTML page
 """

@@ -3,7 +3,7 @@
 The measures take two arrays: `confidence`, the claimed probability that each answer is right, and `right`, 1.0 where it
 is (exact match). None of them needs a model.
 
-Next: `evaluate.py`.
+Next: `intervals.py`.
 """
 
 from collections.abc import Mapping, Sequence

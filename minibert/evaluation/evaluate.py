@@ -4,7 +4,7 @@
 its last part, which training calls after each epoch with windows that it makes once. Under torchrun the ranks share
 the batches and each rank gets the whole result; the caller decides which rank prints or writes.
 
-Next: `training/settings.py`.
+Next: `report.py`.
 """
 
 import os
@@ -42,6 +42,7 @@ def evaluate(
     null_score_diff_threshold: float | None = None,
     eval_batch_size: int = EVAL_BATCH_SIZE,
     revision: str | None = None,
+    keep_logits: bool = False,
 ) -> Evaluation:
     """Answer questions with a trained model and score the answers.
 
@@ -74,6 +75,7 @@ def evaluate(
         null_score_diff_threshold=threshold or 0.0,
         eval_batch_size=eval_batch_size,
         answering=answering,
+        keep_logits=keep_logits,
     )
 
 
@@ -89,12 +91,13 @@ def evaluate_windows(
     null_score_diff_threshold: float = 0.0,
     eval_batch_size: int = EVAL_BATCH_SIZE,
     answering: Answering = NOT_FITTED,
+    keep_logits: bool = False,
 ) -> Evaluation:
     """Answer and score examples whose windows are made. `model` is as `prepare_to_answer` returns it.
 
     The scores begin with `eval_loss`, the mean `span_loss` over the windows; those of v2.0 end with the best that a
     threshold can do, see `score_thresholds`. A test set gives no scores: no question
-    has an answer and none is marked as impossible.
+    has an answer and none is marked as impossible. With `keep_logits` the result has the windows and their logits.
     """
     is_v2 = needs_version_2(examples, version_2_with_negative)
     start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress=True)
@@ -111,4 +114,5 @@ def evaluate_windows(
             best = {name: one.best().text for name, one in predictions.items()}
             null_odds = {name: one.null_odds for name, one in predictions.items()}
             scores |= score_thresholds(examples, texts, best, null_odds)
-    return Evaluation(scores, predictions, texts, is_v2, answering)
+    kept = (windows, (start_logits, end_logits)) if keep_logits else ()
+    return Evaluation(scores, predictions, texts, is_v2, answering, *kept)

@@ -18,6 +18,7 @@ from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, read_json, write_together
+from minibert.text.windows import Windows
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
@@ -33,6 +34,8 @@ class Evaluation:
     texts: dict[str, str]  # the predicted answers; "" is "no answer"
     is_version_2: bool  # whether "no answer" could be predicted
     answering: Answering = NOT_FITTED  # of the model; its threshold may have been overridden
+    windows: Windows | None = None  # these two are kept on request: they are large
+    logits: tuple[np.ndarray, np.ndarray] | None = None  # of starts and ends, (tokens of all windows,) each
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.6g}" for name, value in self.scores.items())
@@ -64,6 +67,26 @@ def read_predictions(file: str | Path) -> dict[str, str]:
         if not isinstance(text, str):
             raise BadInput(file, key, f"expected the answer as a string, found {text!r}")
     return predictions
+
+
+def read_n_best(file: Path, texts: dict[str, str]) -> dict[str, list[dict[str, Any]]] | None:
+    """The n best answers in `file`, if they belong to these predictions: each text is one of its question's answers.
+
+    None if there is no such file, or if it is another run's. Raises BadInput for a file of another form.
+    """
+    if not file.is_file():
+        return None
+    n_best = read_json(file)
+    keys = {"text", "start", "end", "score"}
+    lists = n_best.values() if isinstance(n_best, dict) else [None]
+    if not all(
+        isinstance(rows, list) and all(isinstance(row, dict) and keys <= row.keys() for row in rows) for rows in lists
+    ):
+        raise BadInput(
+            file, "", f"expected {{question id: [answers]}} with {sorted(keys)}; remove the file to do without"
+        )
+    is_theirs = all(not text or text in [row["text"] for row in n_best.get(name, ())] for name, text in texts.items())
+    return n_best if is_theirs else None
 
 
 def write_predictions(file: str | Path, evaluation: Evaluation) -> None:

@@ -40,7 +40,7 @@ def option(default: Any, help: str, least: float | None = None, most: float | No
     """A field with its default, its help text, and the range that its numbers may have.
 
     more: `choices`, the values that are allowed; `metavar`, what the help calls the value; `may_change`, True where a
-    resumed run may have another value than before.
+    resumed run may have another value than before; `positional`, how many words without a flag are the value.
     """
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most} | more)
 

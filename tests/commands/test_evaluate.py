@@ -19,6 +19,10 @@ def load(file):
     return json.loads(file.read_text("utf-8"))
 
 
+def read_lines(file):
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
 @pytest.fixture
 def files(tmp_path):
     """SQuAD files of four questions: with answers, with two impossible ones, and without any answer."""
@@ -72,6 +76,58 @@ def test_version_2_needs_every_prediction_and_warns_of_others(command, files, tm
     done = command("evaluate", "--score", tmp_path / "p.json", "--data", files["V2"])
     assert (done.code, done.result["NoAns_exact"], done.result["HasAns_exact"]) == (0, 100.0, 0.0)
     assert done.err.startswith("1 ") and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("data", ["V1", "V2"])
+def test_rows_and_intervals_of_a_model_and_of_its_written_predictions(evaluate, command, files, tmp_path, data):
+    out, words = tmp_path / "out.json", ["--data", files[data], "--intervals"]
+    plain = evaluate("--data", files[data], *SIZES).result
+    model = evaluate(*words, *SIZES, "--predictions", out, "--rows", tmp_path / "a.jsonl").result
+    scored = command("evaluate", "--score", out, *words, "--rows", tmp_path / "b.jsonl").result
+    intervals = {key: model[key] for key in ("exact_match_interval", "f1_interval")}
+    assert model == plain | intervals and all(low <= high for low, high in intervals.values())
+    assert {key: scored[key] for key in intervals} == intervals
+    ours, theirs = (read_lines(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    assert [row["id"] for row in ours] == IDS and all(row["windows"] for row in ours)
+    for one, other in zip(ours, theirs):  # the n best are read from the file beside it; windows are not known
+        assert one | {"windows": None, "error": ""} == other | {"error": ""}
+        assert one["error"] in (other["error"], "unreachable")
+
+
+def test_the_report_of_a_model_and_of_its_written_predictions(evaluate, command, files, tmp_path):
+    out, page, other = tmp_path / "p.json", tmp_path / "new" / "model.html", tmp_path / "other.html"
+    words = ["--data", files["V2"], "--predictions", out, "--report", page, *SIZES]
+    assert evaluate(*words).result == evaluate("--data", files["V2"], *SIZES).result
+    assert "minibert evaluate --ckpt " in page.read_text("utf-8") and str(page) in page.read_text("utf-8")
+    words = ["--score", out, "--data", files["V2"], "--report", other, "--against", out]
+    assert command("evaluate", *words).code == 0
+    assert '"other": {"name": "p"' in other.read_text("utf-8")
+
+
+def test_n_best_of_another_run_is_not_taken(command, files, tmp_path):
+    listed = {name: [{"text": "other", "start": 0, "end": 5, "score": 0.5}] for name in IDS}
+    (tmp_path / "nbest_predictions.json").write_text(json.dumps(listed), "utf-8")
+    (tmp_path / "p.json").write_text(json.dumps(dict.fromkeys(IDS, "clock")), "utf-8")
+    words = ["--score", tmp_path / "p.json", "--data", files["V1"], "--rows", tmp_path / "rows.jsonl"]
+    assert command("evaluate", *words).code == 0
+    assert {row["score"] for row in read_lines(tmp_path / "rows.jsonl")} == {None}
+    (tmp_path / "nbest_predictions.json").write_text("[]", "utf-8")
+    command("evaluate", *words).assert_refused("nbest_predictions.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rows", "rows.txt"], r"\.csv or \.jsonl"),
+        (["--rows", "V1"], r"\.csv or \.jsonl"),
+        (["--report", "V1"], "data itself"),
+        (["--against", "V2"], "--report"),
+        (["--data", "BARE", "--rows", "rows.csv"], "no answers"),
+    ],
+)
+def test_an_analysis_that_cannot_be_is_refused(evaluate, files, words, says):
+    words = [files.get(word, word) for word in words]
+    evaluate("--data", files["V1"], *words, *SIZES).assert_refused(says)
 
 
 # --- the model

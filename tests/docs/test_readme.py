@@ -20,6 +20,7 @@ from minibert.commands import flags
 from minibert.commands.ask import WAIT_SECONDS, AskOptions
 from minibert.commands.calibrate import CalibrateOptions
 from minibert.commands.check import CheckOptions
+from minibert.commands.compare import CompareOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
 from minibert.commands.publish import PublishOptions
@@ -39,6 +40,7 @@ OPTIONS = {
     "train": Settings,
     "evaluate": EvaluateOptions,
     "calibrate": CalibrateOptions,
+    "compare": CompareOptions,
     "ask": AskOptions,
     "publish": PublishOptions,
     "serve": ServeOptions,
@@ -187,7 +189,8 @@ def test_every_flag_that_the_text_names_exists(page):
 def test_the_guide_explains_every_flag_with_its_default(command):
     section = GUIDE.split(f"### Flags of `{command}`")[1].split("\n#")[0]
     rows = dict(re.findall(r"^\| `--(\w+)[^`]*` \| (.*?) \|", section, flags=re.MULTILINE))
-    fields = {field.name: field.default for field in dataclasses.fields(OPTIONS[command])}
+    with_flag = [field for field in dataclasses.fields(OPTIONS[command]) if "positional" not in field.metadata]
+    fields = {field.name: field.default for field in with_flag}
     assert set(rows) == set(fields)
     for name, default in fields.items():
         if default is None or default is False or default == ():

@@ -1,0 +1,193 @@
+"""An evaluation as one HTML page: scores, curves, slices, and every question with its text and answers.
+
+In: examples, their rows and, from a model, n best answers, windows and logits. Out: the page, which needs no network.
+To keep it small, texts are stored once, answers as offsets into them, and only tokens of some probability are kept.
+
+Next: `training/settings.py`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibert.answers.spans import Chunk, token_probabilities
+from minibert.evaluation.analysis import (
+    ERRORS,
+    UNITS,
+    NBest,
+    Row,
+    certainty,
+    human_ceiling,
+    means,
+    reliability,
+    risk_coverage,
+    slices,
+    suspects,
+)
+from minibert.evaluation.intervals import interval, paired_interval, permutation_p
+from minibert.support.page import fill_page
+from minibert.text.squad import Example
+from minibert.text.windows import Windows, flat_rows
+
+PAGE = Path(__file__).with_name("report.html")
+SHOWN_ANSWERS = 5
+LEAST_PROBABILITY = 0.02  # of a token to be kept; more would double the page
+QUESTIONS_TOGETHER = 64
+LOSS_POINTS = 400  # of a curve
+DEVLIN, RAJPURKAR = "Devlin et al. 2019, arXiv:1810.04805", "Rajpurkar et al. 2016, arXiv:1606.05250"
+# By the id of a file's first question: its number of questions, and published results on the whole file, in percent.
+PUBLISHED: dict[str, tuple[int, list[tuple[str, float, float, str]]]] = {
+    "56be4db0acb8001400a502ec": (
+        10570,
+        [
+            ("BERT-large", 84.1, 90.9, f"{DEVLIN}, table 2"),
+            ("BERT-base", 80.8, 88.5, f"{DEVLIN}, table 2"),
+            ("DistilBERT", 77.7, 85.8, "Sanh et al. 2019, arXiv:1910.01108, table 2"),
+            ("logistic regression", 40.0, 51.0, f"{RAJPURKAR}, table 5"),
+        ],
+    ),
+    "56ddde6b9a695914005b9628": (
+        11873,
+        [("BERT-large", 78.7, 81.9, f"{DEVLIN}, table 3")],
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Source:
+    """What a report is about: names to show, and what only a model has."""
+
+    system: str
+    data: str
+    command: str  # that makes the page again
+    n_best: Mapping[str, NBest] = field(default_factory=dict)
+    windows: Windows | None = None
+    logits: tuple[np.ndarray, np.ndarray] | None = None
+    metrics: Sequence[Mapping[str, Any]] = ()  # the lines of the run's metrics.jsonl
+
+
+def make_report(
+    examples: Sequence[Example], rows: Sequence[Row], source: Source, other: tuple[str, Sequence[Row]] | None = None
+) -> str:
+    """The page. other: a second system's name and rows, on the same questions."""
+    sure = [certainty(row) is not None for row in rows]
+    points, error = reliability(rows)
+    size, published = PUBLISHED.get(examples[0].id, (0, []))
+    data = {
+        "system": source.system,
+        "data": source.data,
+        "command": source.command,
+        "total": len(rows),
+        "scores": [score_of(rows, name, title) for name, title in (("exact_match", "Exact match"), ("f1", "F1"))],
+        "human": human_ceiling(examples),
+        "published": published,
+        "is_whole": size == len(rows),
+        "curves": curves(source.metrics),
+        "slices": [[name.replace("_", " "), UNITS[name], parts] for name, parts in slices(rows).items() if parts],
+        "errors": list(ERRORS),
+        "certainty": "confidence" if any(row.confidence is not None for row in rows) else "score",
+        "reliability": points,
+        "calibration_error": error,
+        "risk": risk_coverage(rows) if any(sure) else [],
+        "explorer": explorer(examples, rows, source, other),
+        "other": comparison(rows, *other) if other else None,
+    }
+    return fill_page(PAGE, data)
+
+
+def score_of(rows: Sequence[Row], name: str, title: str) -> dict[str, Any]:
+    values = [100 * getattr(row, name) for row in rows]
+    return {"title": title, "value": sum(values) / len(values), "interval": interval(values)}
+
+
+def comparison(rows: Sequence[Row], name: str, others: Sequence[Row]) -> dict[str, Any]:
+    """Differences of the first system to the second."""
+    differences = []
+    for metric, title, a, b in zip(("exact_match", "f1"), ("Exact match", "F1"), means(rows), means(others)):
+        first, second = ([100 * getattr(row, metric) for row in system] for system in (rows, others))
+        differences.append([title, a, b, a - b, *paired_interval(first, second), permutation_p(first, second)])
+    return {"name": name, "differences": differences}
+
+
+def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The loss, thinned out, and the scores of the evaluations, by step."""
+    losses = [[line["step"], line["loss"]] for line in metrics if "loss" in line]
+    scored = [line for line in metrics if "f1" in line]
+    every = max(1, len(losses) // LOSS_POINTS)
+    exact = [[line["step"], line.get("exact_match", line.get("exact"))] for line in scored]
+    return {"loss": losses[::every], "exact": exact, "f1": [[line["step"], line["f1"]] for line in scored]}
+
+
+def explorer(
+    examples: Sequence[Example], rows: Sequence[Row], source: Source, other: tuple[str, Sequence[Row]] | None
+) -> dict[str, Any]:
+    """Texts once, and of each question its columns, in the order that the page's script expects."""
+    contexts = {text: i for i, text in enumerate(dict.fromkeys(example.context for example in examples))}
+    titles = {title: i for i, title in enumerate(dict.fromkeys(example.title for example in examples))}
+    words = {word: i for i, word in enumerate(dict.fromkeys(row.question_word for row in rows))}
+    places = {row.id: place for place, row in enumerate(suspects(rows), start=1)}
+    heat = token_heat(source.windows, source.logits, len(rows)) if source.windows and source.logits else []
+    questions = []
+    for i, (example, row) in enumerate(zip(examples, rows)):
+        sure = certainty(row)
+        golds = Counter((gold.start, gold.start + len(gold.text)) for gold in example.answers)
+        answers = [
+            [*(answer_of(example, answer["text"], answer["start"], answer["end"])), round(answer["score"], 4)]
+            for answer in source.n_best.get(example.id, ())[:SHOWN_ANSWERS]
+        ]
+        second = []
+        if other:
+            row_b = other[1][i]
+            found = answer_of(example, row_b.prediction, row_b.start, row_b.end)
+            second = [*found, round(100 * row_b.f1), ERRORS.index(row_b.error)]
+        questions.append(
+            [
+                contexts[example.context],
+                titles[example.title],
+                words[row.question_word],
+                example.id,
+                example.question,
+                [[*place, count] for place, count in golds.items()],
+                answer_of(example, row.prediction, row.start, row.end),
+                ERRORS.index(row.error),
+                round(100 * row.f1),
+                None if sure is None else round(sure, 4),
+                places.get(row.id, 0),
+                answers,
+                heat[i] if heat else [],
+                second,
+            ]
+        )
+    return {"contexts": list(contexts), "titles": list(titles), "words": list(words), "questions": questions}
+
+
+def answer_of(example: Example, text: str, start: int | None, end: int | None) -> list[Any]:
+    """[start, end, ""] where the text is a slice of the context, else [-1, -1, text]."""
+    if text and start is not None and example.context[start:end] == text:
+        return [start, end, ""]
+    return [-1, -1, text]
+
+
+def token_heat(windows: Windows, logits: tuple[np.ndarray, np.ndarray], questions: int) -> list[list[int]]:
+    """Of each question, for each likely token: first character, length, p(start) and p(end) in percent."""
+    bounds = np.searchsorted(windows.example, np.arange(questions + 1))
+    heat: list[list[int]] = []
+    for first in range(0, questions, QUESTIONS_TOGETHER):
+        chunk = Chunk(windows, *logits, bounds[first : first + QUESTIONS_TOGETHER + 1])
+        null_order = np.lexsort([logits[0][chunk.cls_row] + logits[1][chunk.cls_row], chunk.question])
+        null_row = chunk.cls_row[null_order[chunk.first_window]]
+        starts, ends = (token_probabilities(chunk, values, null_row) for values in logits)
+        offsets = np.zeros((len(starts), 2), np.int64)
+        offsets[flat_rows(chunk.first_slot, chunk.length)] = windows.offsets[flat_rows(chunk.first_row, chunk.length)]
+        is_kept = np.maximum(starts, ends) >= LEAST_PROBABILITY
+        is_kept[chunk.null_slot] = False
+        columns = [offsets[:, 0], offsets[:, 1] - offsets[:, 0], np.rint(100 * starts), np.rint(100 * ends)]
+        table = np.stack(columns, axis=1).astype(int)  # (slots, 4)
+        for stop, size in zip(chunk.null_slot, chunk.slots):
+            part = slice(stop - size + 1, stop)
+            heat.append(table[part][is_kept[part]].ravel().tolist())
+    return heat

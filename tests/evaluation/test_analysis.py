@@ -1,0 +1,202 @@
+"""The rows of an analysis: each error class, each column against an independent count, and the tables over them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from minibert.evaluation.analysis import (
+    bound_label,
+    groups,
+    human_ceiling,
+    make_rows,
+    means,
+    reliability,
+    risk_coverage,
+    slices,
+    suspects,
+    write_rows,
+)
+from minibert.evaluation.scorer import score
+from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.windows import make_windows
+
+TEXT = 'In 1871 anna made the clock. "It is iron," said J. Weiss of Basel. The tower is copper.'
+QUESTION = "Who made the iron clock?"
+
+
+def example(*golds, context=TEXT, name="q", question=QUESTION):
+    return Example(name, "t", question, context, tuple(Gold(gold, context.index(gold)) for gold in golds))
+
+
+def row(prediction, *golds, is_version_2=False, **more):
+    return make_rows([example(*golds)], {"q": prediction}, is_version_2, **more)[0]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "golds", "error"),
+    [
+        ("The Anna!", ["anna"], "right"),
+        ("anna made", ["anna"], "boundary"),
+        ("made", ["made the clock"], "boundary"),
+        ("1871", ["anna"], "same sentence"),
+        ("iron", ["Basel"], "same sentence"),  # neither the quotation nor the initial ends the sentence
+        ("iron", ["anna"], "other sentence"),
+        ("iron", ["anna", "Basel"], "same sentence"),  # one annotator suffices
+        ("copper", ["Basel"], "other sentence"),
+        ("said  J. Weiss", ["Weiss"], "boundary"),  # not a text of the context: shared words decide
+        ("bronze", ["Weiss"], "other sentence"),
+        ("anna", [], "false answer"),
+        ("", ["anna"], "false no answer"),
+        ("", [], "right"),
+    ],
+)
+def test_the_class_of_an_error(prediction, golds, error):
+    assert row(prediction, *golds, is_version_2=not golds).error == error
+
+
+def test_an_answer_that_no_span_can_give_is_unreachable(tokenizer):
+    examples = [example("anna made the clock"), example("nna"), example("anna")]
+    windows = make_windows(examples, tokenizer, 60, 8)
+    for longest, errors in ((4, ["boundary", "unreachable", "boundary"]), (3, ["unreachable"] * 2 + ["boundary"])):
+        found = [
+            make_rows([one], {"q": "anna made"}, False, None, make_windows([one], tokenizer, 60), longest)[0].error
+            for one in examples
+        ]
+        assert found == errors
+    texts = {"q": "anna made"}
+    assert [one.error for one in make_rows(examples, texts, False, None, windows, 4)] == [
+        "boundary",
+        "unreachable",
+        "boundary",
+    ]
+
+
+def test_the_scores_offsets_and_ranks_come_from_the_n_best():
+    listed = [
+        {"text": "1871", "start": 3, "end": 7, "score": 0.5, "confidence": 0.4},
+        {"text": "iron", "start": 36, "end": 40, "score": 0.3},
+        {"text": "the anna", "start": 8, "end": 12, "score": 0.1},
+    ]
+    one = row("1871", "anna", n_best={"q": listed})
+    assert (one.start, one.end, one.score, one.confidence, one.gold_rank) == (3, 7, 0.5, 0.4, 3)
+    none = row("1871", "Basel", n_best={"q": listed})
+    assert none.gold_rank is None
+    assert row("iron", "anna", n_best={"q": listed}).confidence is None
+
+
+def test_the_columns_that_belong_to_the_question():
+    one = row("iron", "clock", "Basel")
+    assert (one.question_word, one.question_length, one.answer_length) == ("who", 5, 1)
+    assert one.position == TEXT.index("clock") / len(TEXT)
+    assert one.overlap == pytest.approx(2 / 3)  # made, clock; not iron, which is in the next sentence
+    assert (one.agreement, one.windows) == (0.0, None)
+    words = {"How many towers?": "how many", "By whom was it made?": "who", "Name it": "other", "how is it?": "how"}
+    for question, word in words.items():
+        assert make_rows([example("anna", question=question)], {}, False)[0].question_word == word
+
+
+def test_rows_agree_with_a_count_by_pandas(squad_dir):
+    """500 questions, counted again with string operations of pandas and no function of ours."""
+    pandas = pytest.importorskip("pandas")
+    examples = read_squad(squad_dir / "dev-v1.1.json")[::21][:500]
+    predictions = json.loads((squad_dir / "predictions-v1.1-logistic-regression.json").read_text("utf-8"))
+    rows = make_rows(examples, predictions, False)
+
+    def plain(column):
+        column = column.str.lower().str.replace(r"[!-/:-@\[-`{-~]", "", regex=True)
+        return column.str.replace(r"\b(?:a|an|the)\b", " ", regex=True).str.split().str.join(" ")
+
+    table = pandas.DataFrame(
+        [{"id": e.id, "gold": g.text, "start": g.start, "size": len(e.context)} for e in examples for g in e.answers]
+    )
+    table["prediction"] = table["id"].map(predictions)
+    table = table.dropna()
+    golds, answers = plain(table["gold"]), plain(table["prediction"])
+    table["em"] = (golds == answers).astype(float)
+    pairs = zip(golds.str.split(), answers.str.split())
+    common = np.array([sum(min(g.count(w), p.count(w)) for w in set(g)) for g, p in pairs])
+    table["f1"] = 2 * common / (golds.str.count(r"\S+") + answers.str.count(r"\S+"))
+    best = table.groupby("id")[["em", "f1"]].max().reindex([e.id for e in examples]).fillna(0.0)
+    assert [r.exact_match for r in rows] == best["em"].tolist()
+    assert [r.f1 for r in rows] == pytest.approx(best["f1"].tolist())
+
+    ours = pandas.DataFrame([{"id": e.id, "n": len(e.answers[0].text.split())} for e in examples]).set_index("id")
+    ours["group"] = pandas.cut(ours["n"], [-1, 0, 1, 2, 4, 9, 10_000])
+    theirs = best.join(ours).groupby("group", observed=True).agg(n=("em", "size"), em=("em", "mean"), f1=("f1", "mean"))
+    found = [list(part[1:]) for part in slices(rows)["answer_length"]]
+    assert found == [pytest.approx([n, 100 * em, 100 * value]) for n, em, value in theirs.itertuples(index=False)]
+
+
+@pytest.mark.parametrize(
+    ("data", "predictions"),
+    [
+        ("dev-v1.1.json", "predictions-v1.1-bert-ensemble.json"),
+        ("dev-v2.0-half.json", "predictions-v2.0-half-bert-single.json"),
+    ],
+)
+def test_the_rows_add_up_to_the_official_scores(squad_dir, data, predictions):
+    examples = read_squad(squad_dir / data)
+    texts = json.loads((squad_dir / predictions).read_text("utf-8"))
+    rows = make_rows(examples, texts, "v2" in data)
+    scores = score(examples, texts)
+    assert means(rows) == pytest.approx((scores.get("exact_match", scores.get("exact")), scores["f1"]))
+    assert all(sum(part.questions for part in parts) <= len(rows) for parts in slices(rows).values())
+
+
+def test_groups_hold_their_bounds():
+    values = [0, 1, 2, 3, 4, 5, 9, 10]
+    examples = [example("anna") for _ in values]
+    rows = [
+        r.__class__(**{n: getattr(r, n) for n in r.__slots__} | {"answer_length": v})
+        for r, v in zip(make_rows(examples, {}, False), values)
+    ]
+    found = {label: [values[i] for i in group] for label, group in groups(rows, "answer_length").items()}
+    assert found == {"0": [0], "1": [1], "2": [2], "3 to 4": [3, 4], "5 to 9": [5, 9], "10 and more": [10]}
+    assert bound_label((0.2, 0.4), 1) == "20-40 %" and bound_label((7, 10), 0) == "up to 7"
+
+
+def test_the_human_ceiling_compares_each_annotator_with_the_others():
+    three = example("anna", "anna made", "iron")  # anna: 0, 2/3; anna made: 0, 2/3; iron: 0, 0
+    two = example("anna", "anna")
+    assert human_ceiling([three, two, example("anna")]) == {
+        "exact_match": pytest.approx(50.0),
+        "f1": pytest.approx(100 * (4 / 9 + 1) / 2),
+        "questions": 2,
+    }
+    assert human_ceiling([example("anna")]) == {}
+
+
+def test_suspects_share_no_word_and_begin_with_the_surest():
+    listed = {name: [{"text": text, "start": 0, "end": 1, "score": sure}] for name, text, sure in
+              [("a", "iron", 0.2), ("b", "iron", 0.9), ("c", "anna made", 0.99)]}  # fmt: skip
+    examples = [example("anna", name=name) for name in "abc"]
+    rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
+    assert [r.id for r in suspects(rows)] == ["b", "a"]
+
+
+def test_calibration_of_scores_that_say_too_much():
+    sure = [0.95, 0.9, 0.85, 0.15]
+    listed = {
+        str(i): [{"text": "anna" if i < 2 else "iron", "start": 0, "end": 1, "score": s}] for i, s in enumerate(sure)
+    }
+    examples = [example("anna", name=str(i)) for i in range(4)]
+    rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
+    points, error = reliability(rows)
+    assert points == [pytest.approx(p) for p in ((0.15, 0, 1), (0.85, 0, 1), (0.925, 1, 2))]
+    assert error == pytest.approx((0.15 + 0.85 + 2 * 0.075) / 4)
+    assert risk_coverage(rows) == [pytest.approx(p) for p in ((0.25, 0), (0.5, 0), (0.75, 1 / 3), (1, 0.5))]
+    assert reliability([]) == ([], 0) and risk_coverage([]) == []
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_the_table_reads_back(tmp_path, name):
+    hostile = 'a "quoted", text\nof <two> lines'
+    rows = make_rows([example("anna", question=hostile)], {"q": "iron"}, False)
+    write_rows(tmp_path / "new" / name, rows)
+    with open(tmp_path / "new" / name, encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file)) if name.endswith("csv") else [json.loads(line) for line in file]
+    assert len(read) == 1 and read[0]["question"] == hostile
+    assert (float(read[0]["f1"]), read[0]["error"]) == (0.0, "other sentence")
+    assert read[0]["score"] == ("" if name.endswith("csv") else None)
