@@ -156,7 +156,7 @@ def test_what_every_command_names_exists():
             module = ROOT / words[2].replace(".", "/")
             source = (module / "__main__.py" if module.is_dir() else module.with_suffix(".py")).read_text("utf-8")
             assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], page
-        if "--rows" in words:
+        if "--rows" in words and any("benchmarks" in word for word in words):
             rows = (ROOT / "benchmarks/rows.py").read_text("utf-8")
             assert [row for row in words[words.index("--rows") + 1 :] if not re.search(rf"\b{row}\b", rows)] == []
 
