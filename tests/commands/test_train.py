@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import minibert
 from minibert.support.files import fingerprint
@@ -115,7 +116,8 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
     resolved = {"max_seq_length": 70, "learning_rate": 1e-4, "data": [data.name], "device": "cpu"}
     assert {name: settings[name] for name in resolved} == resolved
     assert settings["format"] == 2 and settings["dtype"] in ("float32", "bfloat16")
-    assert state["facts"] == {"data_sha256": [fingerprint(data)["sha256"]], "world_size": 1}
+    facts = {"data_sha256": [fingerprint(data)["sha256"]], "world_size": 1, "threads": torch.get_num_threads()}
+    assert state["facts"] == facts
 
 
 def test_a_new_head_is_called_untrained_and_drawn_by_the_seed(train, data, headless_folder, tmp_path):

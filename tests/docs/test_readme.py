@@ -129,6 +129,8 @@ def test_every_command_is_shown():
 
 def test_the_flags_of_every_command_exist_and_take_these_values():
     for command, words in minibert_calls():
+        if not words:  # only its name
+            continue
         given = flags.parse(OPTIONS[command], command, words)
         flags.make(OPTIONS[command], given)
         named = [given.get(name, ()) for name in ("data", "eval_data", "context_file")]
