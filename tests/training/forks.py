@@ -142,11 +142,11 @@ class Process:
         os.kill(self.id, number)  # until it is waited for, the id belongs to no other process
 
     def wait(self, seconds: float = 60) -> int | None:
-        code = self.server.ask({"wait": self.id, "seconds": seconds})
+        self.code = self.server.ask({"wait": self.id, "seconds": seconds})
         self.out, self.err = self.read()
         for pipe in self.pipes:
             os.close(pipe)
-        return code
+        return self.code
 
 
 class Forks:
