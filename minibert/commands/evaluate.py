@@ -19,6 +19,7 @@ from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.evaluation.analysis import Row, make_rows, write_rows
 from minibert.evaluation.intervals import interval
+from minibert.evaluation.languages import LANGUAGES
 from minibert.evaluation.predictions import (
     N_BEST_FILE,
     NULL_ODDS_FILE,
@@ -64,6 +65,12 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
     null_odds: str | None = option(
         None, "with --score, v2.0: {id: null odds}, the official --na-prob-file", metavar="FILE"
     )
+    metric_language: str | None = option(
+        None,
+        f"score by this language's words and articles ({', '.join(sorted(LANGUAGES))}), not by the official rules",
+        choices=tuple(sorted(LANGUAGES)),
+        metavar="LANGUAGE",
+    )
     calibration: bool = option(False, "also score how far score and confidence can be trusted: ECE, Brier score, risk")
     rows: str | None = option(None, "write a table with a row for each question, .csv or .jsonl", metavar="OUT")
     report: str | None = option(None, "write a page to explore the results with, .html", metavar="OUT")
@@ -81,6 +88,9 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
     if options.against and not options.report:
         raise BadInput("--against", options.against, "needs --report, the page that shows the comparison")
+    if options.metric_language and is_analysed(options):
+        what = "--rows, --report and --intervals follow the official rules; leave them out, or evaluate twice"
+        raise BadInput("--metric_language", "", what)
     if options.score is not None:
         score_file(check_files(options), given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
         return
@@ -94,14 +104,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
-    """Print the official scores of a predictions file."""
+    """Print the scores of a predictions file."""
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(
         str(options.data), skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True
     )
     predictions = read_predictions(str(options.score))
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
-    scores: dict[str, Any] = score(examples, predictions, null_odds, threshold)
+    scores: dict[str, Any] = score(examples, predictions, null_odds, threshold, options.metric_language)
     rows: list[Row] = []
     if is_analysed(options):
         n_best = read_n_best(Path(str(options.score)).parent / N_BEST_FILE, predictions) or {}
@@ -112,6 +122,7 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
         }
         rows = make_rows(examples, texts, needs_version_2(examples, True), n_best)
         scores |= intervals_of(options, rows)
+    name_rules(scores, options.metric_language)
     print_thresholds(scores, threshold)
     print(json.dumps(scores), flush=True)
     if rows:
@@ -142,6 +153,16 @@ def write_analysis(options: EvaluateOptions, examples: list[Example], rows: list
         file = Path(options.report)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, make_report(examples, rows, source, other))
+
+
+def name_rules(scores: dict[str, float], metric_language: str | None) -> None:
+    """Say on stderr what the scores may be compared with."""
+    version = "2.0" if "exact" in scores else "1.1"
+    if metric_language:
+        rules = f"rules of --metric_language {metric_language}, not the official ones"
+    else:
+        rules = "official rules, which are made for English; for other texts see --metric_language"
+    tell(f"scored as SQuAD v{version} by the {rules}")
 
 
 def print_thresholds(scores: dict[str, float], threshold: float) -> None:
@@ -222,14 +243,17 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
             version_2_with_negative=options.version_2_with_negative,
             null_score_diff_threshold=options.null_score_diff_threshold,
             eval_batch_size=options.eval_batch_size,
+            metric_language=options.metric_language,
             keep_logits=is_analysed(options),
         )
         if ranks.is_main():
-            if not evaluation.scores:
+            if evaluation.scores:
+                name_rules(evaluation.scores, options.metric_language)
+            else:
                 tell(f"{options.data} has no answers: there is nothing to score")
             scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
             if options.calibration and evaluation.scores:
-                scores |= evaluation_trust(examples, evaluation)
+                scores |= evaluation_trust(examples, evaluation, options.metric_language)
             rows: list[Row] = []
             if is_analysed(options):
                 source, longest = source_of(evaluation, folder, options, command), options.max_answer_length

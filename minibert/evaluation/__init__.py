@@ -2,6 +2,7 @@
 
 Its files, in the order of their imports:
 
+    languages    normal forms and words of other languages than English
     thresholds   null odds and scores -> the best threshold for "no answer"
     scorer       exact match and F1, v1.1 and v2.0
     check        what a data file holds: faults, counts, leakage, the best score that is possible

@@ -69,14 +69,18 @@ def trust_scores(confidence: np.ndarray, right: np.ndarray, prefix: str) -> dict
     return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
-def right_answers(examples: Sequence[Example], texts: Mapping[str, str]) -> np.ndarray:
+def right_answers(
+    examples: Sequence[Example], texts: Mapping[str, str], metric_language: str | None = None
+) -> np.ndarray:
     """(questions,) 1.0 where the text is an exact match. A question without answers wants the text ""."""
-    return np.array([score_question(example, texts[example.id])[0] for example in examples])
+    return np.array([score_question(example, texts[example.id], metric_language)[0] for example in examples])
 
 
-def evaluation_trust(examples: Sequence[Example], evaluation: Evaluation) -> dict[str, float]:
+def evaluation_trust(
+    examples: Sequence[Example], evaluation: Evaluation, metric_language: str | None = None
+) -> dict[str, float]:
     """ECE, Brier score and risks of the raw scores (`score_..`) and, for a calibrated model, of `confidence_..`."""
-    right = right_answers(examples, evaluation.texts)
+    right = right_answers(examples, evaluation.texts, metric_language)
     claims = {"score": evaluation.raw_scores, "confidence": evaluation.confidences}
     trust: dict[str, float] = {}
     for name, claimed in claims.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
 from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
+from minibert.evaluation.languages import check_language
 from minibert.evaluation.predictions import Evaluation
 from minibert.evaluation.scorer import has_golds, needs_version_2, score_thresholds, score_version_1, score_version_2
 from minibert.model.bert import BertForQuestionAnswering
@@ -41,6 +42,7 @@ def evaluate(
     version_2_with_negative: bool = False,
     null_score_diff_threshold: float | None = None,
     eval_batch_size: int = EVAL_BATCH_SIZE,
+    metric_language: str | None = None,
     revision: str | None = None,
     keep_logits: bool = False,
 ) -> Evaluation:
@@ -51,6 +53,7 @@ def evaluate(
     the model's `answering.json`, or 0.0 without one. Raises BadInput for a model that cannot answer and for data that
     cannot be read.
     """
+    check_language(metric_language)
     items = [data] if isinstance(data, (str, Path)) else list(data)
     examples = [item for item in items if isinstance(item, Example)]
     if not examples:
@@ -76,6 +79,7 @@ def evaluate(
         eval_batch_size=eval_batch_size,
         answering=answering,
         keep_logits=keep_logits,
+        metric_language=metric_language,
     )
 
 
@@ -92,6 +96,7 @@ def evaluate_windows(
     eval_batch_size: int = EVAL_BATCH_SIZE,
     answering: Answering = NOT_FITTED,
     keep_logits: bool = False,
+    metric_language: str | None = None,
 ) -> Evaluation:
     """Answer and score examples whose windows are made. `model` is as `prepare_to_answer` returns it.
 
@@ -108,11 +113,12 @@ def evaluate_windows(
     texts = {name: one.best(is_v2, null_score_diff_threshold).text for name, one in predictions.items()}
     scores: dict[str, float] = {}
     if has_golds(examples):
+        scores = {"eval_loss": mean_loss(windows, start_logits, end_logits)}
         rules = score_version_2 if is_v2 else score_version_1
-        scores = {"eval_loss": mean_loss(windows, start_logits, end_logits)} | rules(examples, texts)
+        scores |= rules(examples, texts, metric_language=metric_language)
         if is_v2:
             best = {name: one.best().text for name, one in predictions.items()}
             null_odds = {name: one.null_odds for name, one in predictions.items()}
-            scores |= score_thresholds(examples, texts, best, null_odds)
+            scores |= score_thresholds(examples, texts, best, null_odds, metric_language)
     kept = (windows, (start_logits, end_logits)) if keep_logits else ()
     return Evaluation(scores, predictions, texts, is_v2, answering, *kept)

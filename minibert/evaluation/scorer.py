@@ -1,9 +1,10 @@
 """Exact match and F1 by the rules of both official SQuAD scorers.
 
 In: examples and {id: predicted text}. Out: percentages under the official keys. The rules are those of the evaluation
-scripts of SQuAD v1.1 and v2.0 (https://rajpurkar.github.io/SQuAD-explorer).
+scripts of SQuAD v1.1 and v2.0 (https://rajpurkar.github.io/SQuAD-explorer); with `metric_language`, texts are
+normalized and split by the rules of another language (`languages.py`).
 
-Next: `predictions.py`.
+Next: `check.py`.
 """
 
 import re
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from minibert.evaluation import languages
 from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
 from minibert.text.squad import Example, is_version_2
@@ -23,25 +25,30 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes an
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def normalize(text: str) -> str:
+def normalize(text: str, metric_language: str | None = None) -> str:
     """Lower-case, remove ASCII punctuation, then remove articles, then collapse whitespace.
 
     Punctuation is removed without a space: "well-known" becomes "wellknown".
     """
+    if metric_language:
+        return languages.normalize(text, metric_language)
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def exact_match(prediction: str, gold: str) -> float:
+def exact_match(prediction: str, gold: str, metric_language: str | None = None) -> float:
     """1.0 if both normalize to the same text, else 0.0."""
-    return float(normalize(prediction) == normalize(gold))
+    return float(normalize(prediction, metric_language) == normalize(gold, metric_language))
 
 
-def f1(prediction: str, gold: str) -> float:
+def f1(prediction: str, gold: str, metric_language: str | None = None) -> float:
     """Harmonic mean of precision and recall over the words of both normalized texts, as bags.
 
     Two texts without words score 0, as in the v1.1 script; `score_version_2` has a rule of its own for them.
     """
-    predicted, expected = normalize(prediction).split(), normalize(gold).split()
+    if metric_language:
+        predicted, expected = (languages.words(text, metric_language) for text in (prediction, gold))
+    else:
+        predicted, expected = normalize(prediction).split(), normalize(gold).split()
     common = sum((Counter(predicted) & Counter(expected)).values())
     if common == 0:
         return 0.0
@@ -54,18 +61,20 @@ def score(
     predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None = None,
     threshold: float = OFFICIAL_THRESHOLD,
+    metric_language: str | None = None,
 ) -> dict[str, float]:
     """Official scores, in percent. The v2.0 rules hold if a question is marked as impossible or has no answers.
 
-    null_odds, threshold: see `score_version_2`; v1.1 has neither.
+    null_odds, threshold: see `score_version_2`; v1.1 has neither. metric_language: a key of `LANGUAGES`.
     """
+    languages.check_language(metric_language)
     if not has_golds(examples):
         raise BadInput("data", "", "has no answers and no is_impossible: there is nothing to score against")
     if needs_version_2(examples, True):
-        return score_version_2(examples, predictions, null_odds, threshold)
+        return score_version_2(examples, predictions, null_odds, threshold, metric_language)
     if null_odds is not None:
         raise BadInput("null odds", "", "every question has an answer, as in SQuAD v1.1, which knows no null odds")
-    return score_version_1(examples, predictions)
+    return score_version_1(examples, predictions, metric_language)
 
 
 def has_golds(examples: Sequence[Example]) -> bool:
@@ -78,7 +87,9 @@ def needs_version_2(examples: Sequence[Example], version_2_with_negative: bool) 
     return is_version_2(examples) or (version_2_with_negative and not all(example.answers for example in examples))
 
 
-def score_version_1(examples: Sequence[Example], predictions: Mapping[str, str]) -> dict[str, float]:
+def score_version_1(
+    examples: Sequence[Example], predictions: Mapping[str, str], metric_language: str | None = None
+) -> dict[str, float]:
     """{"exact_match", "f1", "total"}: for each metric by itself, the best over a question's answers.
 
     A missing prediction scores 0 and is counted on stderr. Raises BadInput for a question without answers.
@@ -93,8 +104,9 @@ def score_version_1(examples: Sequence[Example], predictions: Mapping[str, str])
         if prediction is None:
             missing += 1
             continue
-        exact_sum += max(exact_match(prediction, gold.text) for gold in example.answers)
-        f1_sum += max(f1(prediction, gold.text) for gold in example.answers)
+        golds = {gold.text for gold in example.answers}  # annotators often agree: score an answer once
+        exact_sum += max(exact_match(prediction, gold, metric_language) for gold in golds)
+        f1_sum += max(f1(prediction, gold, metric_language) for gold in golds)
     if missing:
         print(f"{missing} of {len(examples)} questions have no prediction and score 0", file=sys.stderr)
     total = len(examples)
@@ -106,6 +118,7 @@ def score_version_2(
     predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None = None,
     threshold: float = OFFICIAL_THRESHOLD,
+    metric_language: str | None = None,
 ) -> dict[str, float]:
     """exact, f1 and total, then the same for the questions with answers (HasAns_) and without (NoAns_).
 
@@ -121,7 +134,7 @@ def score_version_2(
         check_complete(examples, null_odds, "null odds")
     rows = []
     for example in examples:
-        exact, f1_score = score_question(example, predictions[example.id])
+        exact, f1_score = score_question(example, predictions[example.id], metric_language)
         if null_odds is not None and null_odds[example.id] > threshold:
             exact = f1_score = float(not example.answers)
         rows.append((bool(example.answers), exact, f1_score))
@@ -129,7 +142,9 @@ def score_version_2(
     for prefix, has_answer in (("HasAns_", True), ("NoAns_", False)):
         if part := [row for row in rows if row[0] is has_answer]:
             scores |= mean_scores(part, prefix)
-    return scores | (score_thresholds(examples, predictions, predictions, null_odds) if null_odds is not None else {})
+    if null_odds is not None:
+        scores |= score_thresholds(examples, predictions, predictions, null_odds, metric_language)
+    return scores
 
 
 def check_complete(examples: Sequence[Example], values: Mapping[str, object], what: str) -> None:
@@ -139,18 +154,17 @@ def check_complete(examples: Sequence[Example], values: Mapping[str, object], wh
         raise BadInput("predictions" if what == "prediction" else "null odds", missing[0], found)
 
 
-def score_question(example: Example, prediction: str) -> tuple[float, float]:
+def score_question(example: Example, prediction: str, metric_language: str | None = None) -> tuple[float, float]:
     """Exact match and F1 of one prediction by the v2.0 rules.
 
     What counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored. Where
     the prediction or all answers are empty, F1 is 1 if both are, else 0.
     """
-    golds = [gold.text for gold in example.answers if normalize(gold.text)] or [""]
-    if normalize(prediction):
-        best_f1 = max(f1(prediction, gold) for gold in golds)
-    else:
-        best_f1 = float(normalize(prediction) == normalize(golds[0]))
-    return max(exact_match(prediction, gold) for gold in golds), best_f1
+    golds = {gold.text for gold in example.answers if normalize(gold.text, metric_language)} or {""}
+    exact = max(exact_match(prediction, gold, metric_language) for gold in golds)
+    if not normalize(prediction, metric_language):
+        return exact, exact
+    return exact, max(f1(prediction, gold, metric_language) for gold in golds)
 
 
 def score_thresholds(
@@ -158,6 +172,7 @@ def score_thresholds(
     predictions: Mapping[str, str],
     best_answers: Mapping[str, str],
     null_odds: Mapping[str, float],
+    metric_language: str | None = None,
 ) -> dict[str, float]:
     """The best scores that a threshold gives on these questions; optimistic, because it is chosen on them.
 
@@ -168,7 +183,7 @@ def score_thresholds(
     by_id = {example.id: example for example in examples}
     odds = {name: null_odds[name] for name in null_odds if name in by_id}  # in the order of the null odds
     raw, answered, unanswered = (
-        {name: score_question(by_id[name], text(name)) for name in odds}
+        {name: score_question(by_id[name], text(name), metric_language) for name in odds}
         for text in (predictions.__getitem__, best_answers.__getitem__, lambda name: "")
     )
     official: dict[str, float] = {}

@@ -235,7 +235,7 @@ def check(name: str, value: Any, kinds: tuple[type, ...], limits: typing.Mapping
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
         raise BadInput(name, "", f"expected {names}, found {value!r}")
     if choices := limits.get("choices"):
-        if value not in choices:
+        if value is not None and value not in choices:
             raise BadInput(name, "", f"expected one of {', '.join(choices)}, found {value!r}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         # An int may be too large to become a float, and then neither isfinite nor a product can take it.

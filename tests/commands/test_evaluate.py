@@ -66,7 +66,7 @@ def test_missing_predictions_score_0_and_are_counted(command, files, tmp_path, m
         "f1": pytest.approx(100 * (1 + 2 * (1 / 4) / (1 + 1 / 4)) / 4),
         "total": 4,
     }
-    assert done.code == 0 and "2 of 4" in done.err and done.err.count("\n") == 1
+    assert done.code == 0 and "2 of 4" in done.err and done.err.count("\n") == 2
 
 
 def test_version_2_needs_every_prediction_and_warns_of_others(command, files, tmp_path):
@@ -75,7 +75,35 @@ def test_version_2_needs_every_prediction_and_warns_of_others(command, files, tm
     (tmp_path / "p.json").write_text(json.dumps(dict.fromkeys([*IDS, "q4"], "")), "utf-8")
     done = command("evaluate", "--score", tmp_path / "p.json", "--data", files["V2"])
     assert (done.code, done.result["NoAns_exact"], done.result["HasAns_exact"]) == (0, 100.0, 0.0)
-    assert done.err.startswith("1 ") and done.err.count("\n") == 1
+    assert done.err.startswith("1 ") and done.err.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "exact", "f1", "says"),
+    [
+        ([], 0.0, 0.0, "SQuAD v1.1 by the official rules"),
+        (["--metric_language", "zh"], 50.0, 96.15, "SQuAD v1.1 by the rules of --metric_language zh"),
+    ],
+)
+def test_chinese_is_scored_by_characters_when_asked(command, tmp_path, more, exact, f1, says):  # xtreme#28, DRCD#6
+    context = "長江發源於青藏高原，全長約六千三百公里。"
+    answers = [("1", "約六千三百公里", "六千三百公里"), ("2", "青藏高原", "青藏高原，")]
+    questions = [
+        {"id": name, "question": "?", "answers": [{"text": gold, "answer_start": context.index(gold)}]}
+        for name, gold, _ in answers
+    ]
+    content = {"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}
+    (tmp_path / "d.json").write_text(json.dumps(content), "utf-8")
+    (tmp_path / "p.json").write_text(json.dumps({name: text for name, _, text in answers}), "utf-8")
+    done = command("evaluate", "--score", tmp_path / "p.json", "--data", tmp_path / "d.json", *more)
+    assert done.result == {"exact_match": exact, "f1": pytest.approx(f1, abs=0.01), "total": 2}
+    assert says in done.err and done.err.count("\n") == 1
+
+
+def test_an_unknown_language_and_an_analysis_by_other_rules_are_refused(command, tmp_path):
+    words = ["--score", tmp_path / "p.json", "--data", DEV, "--metric_language", "chinese"]
+    command("evaluate", *words).assert_refused("--metric_language: invalid choice: 'chinese'.*'zh'")
+    command("evaluate", *words[:-1], "zh", "--intervals").assert_refused("--metric_language: .*official rules")
 
 
 @pytest.mark.parametrize("data", ["V1", "V2"])
@@ -133,17 +161,21 @@ def test_an_analysis_that_cannot_be_is_refused(evaluate, files, words, says):
 # --- the model
 
 
-@pytest.mark.parametrize("data", ["V1", "V2"])
-def test_a_model_is_scored_as_its_written_predictions_are(evaluate, command, files, tmp_path, data):
+KOREAN = ["--metric_language", "ko"]  # F1 over characters: other figures on the toy data too
+
+
+@pytest.mark.parametrize(("data", "more"), [("V1", []), ("V2", []), ("V1", KOREAN), ("V2", KOREAN)])
+def test_a_model_is_scored_as_its_written_predictions_are(evaluate, command, files, tmp_path, data, more):
     out = tmp_path / "new" / "out.json"
-    done = evaluate("--data", files[data], "--predictions", out, *SIZES)
+    done = evaluate("--data", files[data], "--predictions", out, *SIZES, *more)
     scores = done.result
-    assert done.code == 0 and scores.pop("eval_loss") > 0
+    assert done.code == 0 and scores.pop("eval_loss") > 0 and (more[-1] if more else "official") in done.err
     odds = ["--null_odds", out.parent / "null_odds.json"] if data == "V2" else []
-    scored = command("evaluate", "--score", out, "--data", files[data], *odds)
+    scored = command("evaluate", "--score", out, "--data", files[data], *odds, *more)
     # What a threshold can reach is swept over the best answers by the first, and over the predictions by the second.
     first, second = ({k: v for k, v in one.items() if "reachable" not in k} for one in (scores, scored.result))
     assert first == second
+    assert (first["f1"] != command("evaluate", "--score", out, "--data", files[data], *odds).result["f1"]) == bool(more)
     assert ("best_f1_thresh" in first) == ("best on this data:" in scored.out) == (data == "V2")
     names = {"out.json", "nbest_predictions.json"} | ({"null_odds.json"} if data == "V2" else set())
     assert {path.name for path in out.parent.iterdir()} == names
