@@ -11,6 +11,7 @@ Next: `files.py`.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -23,6 +24,14 @@ from minibert.support.streams import deliver, open_streams
 from minibert.support.streams import tell as tell
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+# How torch, CUDA's libraries, the system and its loader say that there is no memory left.
+NO_MEMORY = re.compile(
+    "out of memory|not enough memory|(can't|cannot) allocate memory|bad_alloc|_ALLOC_FAILED|failed to map segment", re.I
+)
+LESS_MEMORY = (
+    "use a smaller --batch_size with more --gradient_accumulation_steps, a smaller --eval_batch_size or a shorter "
+    "--max_seq_length; what was saved before is kept"
+)
 
 
 class Stopped(KeyboardInterrupt):
@@ -146,16 +155,27 @@ def last_word(error: BaseException) -> int:
     if Stopped.latest or isinstance(error, KeyboardInterrupt):
         number = Stopped.latest or signal.SIGINT
         return complain(f"stopped by {Stopped(number)}", 128 + number)
+    cause = error.__cause__ or error  # what is said of a file may have no other reason
+    if is_out_of_memory(cause):
+        return complain(f"out of memory: {LESS_MEMORY} ({(str(cause) or type(cause).__name__).splitlines()[0]})", 1)
     if isinstance(error, BadInput):
         return complain(error, 2)
     if isinstance(error, BrokenPipeError):  # the reader of our output has closed it, as `| head` does
         return 1
-    if isinstance(error, (OSError, FloatingPointError, MemoryError)):
+    if isinstance(error, (OSError, FloatingPointError)):
         return complain(str(error) or type(error).__name__, 1)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         traceback.print_exception(error)
         return 1
     raise error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine had too little memory, by the error's type or its words: this file must not load torch."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    return isinstance(error, (RuntimeError, OSError, ImportError)) and bool(NO_MEMORY.search(str(error)))
 
 
 def complain(message: object, code: int) -> int:

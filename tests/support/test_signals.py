@@ -1,6 +1,7 @@
 """Every way in which a command can end: exit code, last line, and what a signal does in between."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -39,6 +40,11 @@ def raising(error: BaseException):
     return main
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 def ended(main):
     """The exit code of a command."""
     with pytest.raises(SystemExit) as end:
@@ -55,7 +61,6 @@ def ended(main):
         (BadInput("a.json", "", "is empty"), 2, "error: a.json: is empty\n"),
         (OSError("disk full"), 1, "error: disk full\n"),
         (FloatingPointError("diverged"), 1, "error: diverged\n"),
-        (MemoryError(), 1, "error: MemoryError\n"),
         (KeyboardInterrupt(), 130, LAST_LINES[INT]),
         (SystemExit(2), 2, ""),  # argparse has said why
     ],
@@ -63,6 +68,40 @@ def ended(main):
 def test_an_expected_error_gives_one_line_and_its_exit_code(capsys, error, code, line):
     assert ended(raising(error)) == code
     assert capsys.readouterr().err == line
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch's error of this name, whose message need not say more."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("no room on cuda:0\nwith a second line"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: .."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: .."),  # Windows
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("unable to mmap 341624012 bytes from file <x>: Cannot allocate memory (12)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        caused(BadInput("optimizer.safetensors", "", "cannot be read"), OSError("Cannot allocate memory")),
+    ],
+    ids=str,
+)
+def test_out_of_memory_is_one_line_with_the_remedy(capsys, error):
+    assert ended(raising(error)) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: out of memory: ") and line.count("\n") == 1
+    assert all(f"--{flag}" in line for flag in ("batch_size", "gradient_accumulation_steps", "eval_batch_size"))
+
+
+def test_words_about_memory_in_other_errors_change_nothing(capsys):
+    assert ended(raising(BadInput("notes.txt", "line 1", "not JSON: 'out of memory'"))) == 2
+    assert capsys.readouterr().err == "error: notes.txt: line 1: not JSON: 'out of memory'\n"
+    with pytest.raises(RuntimeError, match="shape"):
+        run_command(raising(RuntimeError("shape [2, 3] is invalid")))
 
 
 def test_a_command_without_an_error_ends_with_0(capsys):
