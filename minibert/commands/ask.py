@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -116,16 +116,29 @@ def ask(
 
 def typed_questions() -> Iterator[str]:
     """Questions typed on the terminal, until an empty line or the end of the input."""
-    while True:
-        print("question> ", end="", file=sys.stderr, flush=True)
-        # As bytes, because what is typed may not be of the terminal's encoding.
-        line = sys.stdin.buffer.readline().decode(errors="replace").strip()
-        if not line:
-            return
+    read_line = terminal_line if sys.stdin.isatty() and sys.stdout.isatty() else input_line
+    while line := read_line("question> ").strip():
         if fault := text_fault(line):
             tell(f"the question {fault}")
         else:
             yield line
+
+
+def terminal_line(prompt: str) -> str:
+    """A line typed on a terminal, with line editing and history where Python has readline; "" at the end."""
+    with suppress(ImportError):  # Windows has none, and edits lines itself
+        import readline  # noqa: F401 (makes `input` use it)
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+    with suppress(EOFError):
+        return input(prompt)
+    return ""
+
+
+def input_line(prompt: str) -> str:
+    """A line of stdin, with the prompt on stderr: `input` would print it among the answers."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    # As bytes, because what is typed may not be of the terminal's encoding.
+    return sys.stdin.buffer.readline().decode(errors="replace")
 
 
 def answer_stream(reader: QuestionAnswering, options: AskOptions) -> None:

@@ -3,12 +3,13 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -106,6 +107,42 @@ def test_questions_are_read_until_an_empty_line_or_the_end_of_the_input(ask, exp
 def test_an_empty_context_has_the_empty_answer(ask):
     done = ask("--question", WHO, "--context", "", "--json")
     assert [line | {"score": 1} for line in done.records] == [{"score": 1, "start": 0, "end": 0, "answer": ""}]
+
+
+TYPED = """
+from minibert.commands.ask import typed_questions
+print("asked", ascii(list(typed_questions())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        (b"Wo?\x1b[D\x1b[Dh\n\x1b[A\n\n", ["Who?", "Who?"]),  # the left arrow twice; the line before
+        ("Caf\u00e9?\n".encode() + b"\x04", ["Caf\u00e9?"]),  # Ctrl-D ends
+        (b"\xffa\n\n", ["\ufffda"]),
+    ],
+)
+def test_a_line_on_a_terminal_can_be_edited(typed, asked):
+    pytest.importorskip("readline")
+    pty = pytest.importorskip("pty")
+    ours, terminal = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "LC_ALL": "C.UTF-8", "INPUTRC": os.devnull, "PYTHONUTF8": "1"}
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    with subprocess.Popen([sys.executable, "-c", TYPED], cwd=ROOT, env=env, **streams) as child:
+        os.close(terminal)
+        watchdog = threading.Timer(60, child.kill)  # a test that fails must not hang
+        watchdog.start()
+        shown = b""
+        with suppress(OSError):  # the terminal is closed when the child has ended
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+                if typed and shown.endswith(b"question> "):  # one line for each prompt
+                    line, typed = re.match(rb"([^\n\x04]*[\n\x04])(.*)", typed, re.DOTALL).groups()
+                    os.write(ours, line)
+        watchdog.cancel()
+    os.close(ours)
+    assert child.returncode == 0 and f"asked {asked!a}".encode() in shown, shown
 
 
 # --- the stream
