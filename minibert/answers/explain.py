@@ -35,7 +35,7 @@ def explain(reader: QuestionAnswering, question: str, context: str, max_answer_l
     """The page for one question. Raises BadInput for anything but text."""
     examples = pair(question, context)
     windows = make_windows(examples, reader.tokenizer, window_length(None, reader.model.config))
-    logits = predict_logits(reader.model, windows, reader.machine, reader.batch_size)
+    logits = predict_logits(reader.model, windows, reader.machine, reader.defaults["batch_size"])
     (prediction,) = search(windows, *logits, examples, SHOWN_ANSWERS, max_answer_length)
     shown = window_of(prediction, windows, logits)
     rows = slice(windows.bounds[shown], windows.bounds[shown + 1])

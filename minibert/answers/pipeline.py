@@ -9,11 +9,11 @@ Next: `evaluation/scorer.py`.
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import torch
 
-from minibert.answers.predict import load_trained, predict, window_length
+from minibert.answers.predict import SHORTEST_WINDOW, load_trained, predict, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, Answer
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
@@ -22,6 +22,47 @@ from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example, text_fault
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere
+
+Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | None
+
+
+class Options(TypedDict, total=False):
+    """What a call can be told, and `pipeline` for all calls; None stands for the default."""
+
+    top_k: int | None  # answers to a question
+    topk: int | None  # the same
+    doc_stride: int | None  # tokens that neighbouring windows share
+    max_answer_len: int | None  # tokens
+    max_seq_len: int | None  # tokens of a window; None is 384, or the model's positions if fewer
+    max_question_len: int | None  # tokens, the rest is cut off
+    handle_impossible_answer: bool | None  # the empty answer takes part, with its own score
+    align_to_words: bool | None  # widen answers to the words that they cut, as was that pipeline's default
+    batch_size: int | None  # windows computed together
+    padding: bool | str | None  # no effect
+
+
+DEFAULTS: Options = {
+    "top_k": 1,
+    "doc_stride": DOC_STRIDE,
+    "max_answer_len": 15,
+    "max_seq_len": None,
+    "max_question_len": MAX_QUERY_LENGTH,
+    "handle_impossible_answer": False,
+    "align_to_words": False,
+    "batch_size": EVAL_BATCH_SIZE,
+    "padding": None,
+}
+LEAST = {
+    "top_k": 1,
+    "doc_stride": 0,
+    "max_answer_len": 1,
+    "max_seq_len": SHORTEST_WINDOW,
+    "max_question_len": 1,
+    "batch_size": 1,
+}
 
 
 def pipeline(
@@ -33,15 +74,15 @@ def pipeline(
     dtype: str | torch.dtype | None = None,
     torch_dtype: str | torch.dtype | None = None,
     revision: str | None = None,
-    batch_size: int = EVAL_BATCH_SIZE,
     framework: str | None = None,
+    **options: "Unpack[Options]",
 ) -> "QuestionAnswering":
     """A reader to call with questions and contexts.
 
     model, tokenizer: loaded, or names of folders or hub ids. A loaded model needs its tokenizer; it is copied and stays
     as it is. device: a name, or the number of a GPU; -1 and None are the CPU. dtype, torch_dtype: two names of one
-    setting; None is float32. batch_size: windows computed together. framework: "pt" or None, without an effect. Raises
-    BadInput for a model that cannot answer, and for a device or dtype that this machine lacks.
+    setting; None is float32. framework: "pt" or None, without an effect. options: the defaults of all calls, see
+    `Options`. Raises BadInput for a model that cannot answer, and for a device or dtype that this machine lacks.
     """
     if task != "question-answering":
         raise BadInput("pipeline", "task", f"expected 'question-answering', found {task!r}")
@@ -49,21 +90,23 @@ def pipeline(
         raise BadInput("pipeline", "model", "is missing; name a trained model, or give a loaded one and its tokenizer")
     if framework not in (None, "pt"):
         raise BadInput("pipeline", "framework", f"expected 'pt', which is PyTorch, found {framework!r}")
-    check_least("batch_size", batch_size, 1)
+    defaults = merge(DEFAULTS, options)
     if device is None or isinstance(device, int):
         device = "cpu" if device is None or device == -1 else f"cuda:{int(device)}"
     dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype)
     machine = choose_machine(str(device), "float32" if dtype is None else str(dtype))
     loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
-    return QuestionAnswering(loaded, loaded_tokenizer, machine, batch_size)
+    return QuestionAnswering(loaded, loaded_tokenizer, machine, defaults)
 
 
 class QuestionAnswering:
     """A model that answers questions from their contexts; made by `pipeline`. It prepares `model` for its machine."""
 
-    def __init__(self, model: BertForQuestionAnswering, tokenizer: Tokenizer, machine: Machine, batch_size: int):
+    def __init__(
+        self, model: BertForQuestionAnswering, tokenizer: Tokenizer, machine: Machine, defaults: Mapping[str, Any]
+    ):
         self.model, self.tokenizer = prepare_to_answer(model.eval(), machine), tokenizer
-        self.machine, self.batch_size = machine, batch_size
+        self.machine, self.defaults = machine, defaults
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -72,122 +115,101 @@ class QuestionAnswering:
 
     def __call__(
         self,
-        question: Any = None,
-        context: Any = None,
-        *more: Mapping[str, str],
-        data: Any = None,
-        X: Any = None,
-        top_k: int | None = None,
-        topk: int | None = None,
-        doc_stride: int = DOC_STRIDE,
-        max_answer_len: int = 15,
-        max_seq_len: int | None = None,
-        max_question_len: int = MAX_QUERY_LENGTH,
-        handle_impossible_answer: bool = False,
-        align_to_words: bool = False,
-        batch_size: int | None = None,
-        padding: bool | str | None = None,
+        question: Texts = None,
+        context: Texts = None,
+        *more: Mapping[str, Any],
+        data: Texts = None,
+        X: Texts = None,
+        **options: "Unpack[Options]",
     ) -> Any:
         """{"score", "start", "end", "answer"} for one question, with context[start:end] == answer.
 
         The question and its context are two texts, or a dict {"question", "context"}, by position or as `data` or `X`.
         With `top_k` > 1 a list of them, best first; with lists (arrays, Series) of questions, contexts or dicts a list
         of either, in order (one text goes with all of the other list); with a generator of dicts a generator.
-        `max_answer_len`, `max_seq_len`, `max_question_len` and `doc_stride` (the overlap of windows) count tokens;
-        `max_seq_len` None is 384, or the model's positions if fewer. `handle_impossible_answer` adds the empty answer
-        with its own score. `align_to_words` widens an answer to the words that it cuts, as that pipeline's default did.
-        `topk` is `top_k`; `padding` has no effect. Raises BadInput for anything but text.
+        `options` are those of `Options`. Raises BadInput for anything but text.
         """
-        count = one_of("top_k", top_k, "topk", topk)
-        options: dict[str, Any] = {
-            "top_k": 1 if count is None else count,
-            "doc_stride": doc_stride,
-            "max_answer_len": max_answer_len,
-            "max_seq_len": max_seq_len,
-            "max_question_len": max_question_len,
-            "batch_size": self.batch_size if batch_size is None else batch_size,
-        }
-        least = {"doc_stride": 0, "max_seq_len": 8}
-        for name, value in options.items():
-            if name != "max_seq_len" or value is not None:
-                check_least(name, value, least.get(name, 1))
-        options |= {"handle_impossible_answer": handle_impossible_answer, "align_to_words": align_to_words}
+        chosen = merge(self.defaults, options)
         given = one_of("data", data, "X", X)
         if given is not None and (question is not None or context is not None):
             raise BadInput("pipeline", "data", "does not go with question and context")
+        samples: Any = given if given is not None else question if context is None else None
         if more or (isinstance(question, Mapping) and isinstance(context, Mapping)):
-            question, context = [question, context, *more], None
-        samples = given if given is not None else question if context is None else None
+            samples = [question, context, *more]
         if isinstance(samples, Iterator):
-            return self.stream(samples, options)
+            return self.stream(samples, chosen)
         if isinstance(samples, Mapping) and {"question", "context"} <= samples.keys():
             question, context = samples["question"], samples["context"]
         elif (rows := as_list(samples)) is not None:
             question, context = split_dicts(rows, 0)
         elif given is not None:
             raise BadInput("pipeline", "data", f"expected a dict of question and context, found {given!r}")
-        results = self.answer(pair(question, context), **options)
+        results = self.answer(pair(question, context), chosen)
         return results[0] if as_list(question) is None and as_list(context) is None else results
 
-    def stream(self, samples: Iterator[Any], options: dict[str, Any]) -> Iterator[Any]:
+    def stream(self, samples: Iterator[Any], options: Mapping[str, Any]) -> Iterator[Any]:
         """Answers to the dicts of an iterator, in their order; it is read by `batch_size` dicts at a time."""
         first = 0
         while rows := list(islice(samples, options["batch_size"])):
-            yield from self.answer(pair(*split_dicts(rows, first)), **options)
+            yield from self.answer(pair(*split_dicts(rows, first)), options)
             first += len(rows)
 
-    def answer(
-        self,
-        examples: list[Example],
-        *,
-        top_k: int,
-        doc_stride: int,
-        max_answer_len: int,
-        max_seq_len: int | None,
-        max_question_len: int,
-        batch_size: int,
-        handle_impossible_answer: bool,
-        align_to_words: bool,
-    ) -> list[Any]:
-        """A dict for each example, or with `top_k` > 1 a list of dicts."""
+    def answer(self, examples: list[Example], options: Mapping[str, Any]) -> list[Any]:
+        """A dict for each example, or with `top_k` > 1 a list of dicts. `options` has all of them."""
+        top_k, align_to_words = options["top_k"], options["align_to_words"]
         predictions = predict(
             self.model,
             self.tokenizer,
             examples,
             self.machine,
-            max_seq_length=window_length(max_seq_len, self.model.config, "max_seq_len"),
-            doc_stride=doc_stride,
-            max_query_length=max_question_len,
-            n_best_size=top_k,
-            max_answer_length=max_answer_len,
-            eval_batch_size=batch_size,
+            max_seq_length=window_length(options["max_seq_len"], self.model.config, "max_seq_len"),
+            doc_stride=options["doc_stride"],
+            max_query_length=options["max_question_len"],
+            n_best_size=2 * top_k + 10 if align_to_words else top_k,  # some become equal when they are widened
+            max_answer_length=options["max_answer_len"],
+            eval_batch_size=options["batch_size"],
         )
         results: list[Any] = []
         for example, prediction in zip(examples, predictions):
             answers = [to_dict(answer) for answer in prediction.answers]
             if align_to_words:
                 answers = self.widen(answers, example.context)
-            if handle_impossible_answer or not answers:
+            if options["handle_impossible_answer"] or not answers:
                 answers = sorted([*answers, to_dict(prediction.null)], key=lambda answer: -answer["score"])
             results.append(answers[0] if top_k == 1 else answers[:top_k])
         return results
 
     def widen(self, answers: list[dict[str, Any]], context: str) -> list[dict[str, Any]]:
-        """Answers with both ends moved outward to the borders of words; those that become equal add up their scores.
+        """Answers with both ends moved outward to the borders of words, best first.
 
-        Words are the tokenizer's, before it cuts them into pieces.
+        Words are the tokenizer's, before it cuts them into pieces. Scores of equal text, upper or lower case, are added
+        up, wherever it stands; the place is that of the best one. Both as that pipeline did.
         """
         encoding = self.tokenizer.backend.encode(context, add_special_tokens=False)
-        widened: dict[tuple[int, int], float] = {}
+        widened: dict[str, dict[str, Any]] = {}
         for answer in answers:
             start, end = answer["start"], answer["end"]
             if (first := encoding.char_to_word(start)) is not None:
                 start = min(start, (encoding.word_to_chars(first) or (start, end))[0])
             if (last := encoding.char_to_word(end - 1)) is not None:
                 end = max(end, (encoding.word_to_chars(last) or (start, end))[1])
-            widened[start, end] = widened.get((start, end), 0.0) + answer["score"]
-        rows = [{"score": s, "start": a, "end": b, "answer": context[a:b]} for (a, b), s in widened.items()]
-        return sorted(rows, key=lambda row: -row["score"])
+            text = context[start:end]
+            row = widened.setdefault(text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text})
+            row["score"] += answer["score"]
+        return sorted(widened.values(), key=lambda row: -row["score"])
+
+
+def merge(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults with the changes that are not None. Raises BadInput for an unknown name or a size too small."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "topk" in given:
+        given["top_k"] = one_of("top_k", given.get("top_k"), "topk", given.pop("topk"))
+    for name, value in given.items():
+        if name not in DEFAULTS:
+            raise BadInput("pipeline", name, f"is no option; expected one of {', '.join(DEFAULTS)}")
+        if name in LEAST:
+            check_least(name, value, LEAST[name])
+    return {**defaults, **given}
 
 
 def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:
@@ -199,7 +221,8 @@ def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:
 
 def as_list(values: Any) -> list[Any] | None:
     """The items of a list, an array or another collection; None for one text or one dict, and for what has no items."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+    is_one = isinstance(values, (str, bytes, Mapping)) or getattr(values, "ndim", 1) == 0  # an array of no dimensions
+    if is_one or not isinstance(values, Iterable):
         return None
     return list(values)
 

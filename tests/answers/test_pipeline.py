@@ -1,4 +1,7 @@
-"""pipeline.py: the results' form, slices of the context, lists, and the scores of the pipeline that was removed."""
+"""pipeline.py: the results' form, slices of the context, lists, and the results of the pipeline that was removed."""
+
+import json
+import re
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import torch
 from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
+from tests.answers.removed_pipeline import OPTIONS, PAIRS, RESULTS, as_rows
+from tests.builders import run
 
 WHO, WHEN = "Who made the clock?", "In what year was the river town by the bridge made new?"
 SHORT = "The clock tower was made of copper in 1871 by Anna Weiss."
@@ -158,6 +163,16 @@ def test_scores_are_those_of_the_removed_pipeline(reader, question, context, lon
     assert (answers[0]["start"], answers[0]["end"]) == (offsets[start][0], offsets[end][1])
 
 
+@pytest.mark.parametrize("place", range(len(OPTIONS)), ids=lambda place: str(OPTIONS[place]))
+def test_results_are_those_of_the_removed_pipeline(reader, place):
+    questions, contexts = map(list, zip(*PAIRS))
+    expected = [row[place] for row in json.loads(RESULTS.read_text("utf-8"))]
+    results = [as_rows(result) for result in reader(questions, contexts, **OPTIONS[place])]
+    for (_, context), rows, others in zip(PAIRS, results, expected, strict=True):
+        assert [row[1:] for row in rows] == [row[1:] for row in others], context
+        assert [row[0] for row in rows] == pytest.approx([row[0] for row in others], abs=1e-5, rel=1e-4), context
+
+
 @pytest.mark.parametrize(
     ("question", "context"),
     [
@@ -178,6 +193,9 @@ def test_scores_are_those_of_the_removed_pipeline(reader, question, context, lon
         (WHO, 1.5),
         ({"question": WHO}, SHORT),
         (WHO, {"context": SHORT}),
+        (np.array(WHO), SHORT),
+        (WHO, np.array(SHORT)),
+        (torch.tensor(3), SHORT),
         ("Who \ud83d?", SHORT),
         (WHO, "half a pair \ud83d"),
     ],
@@ -213,6 +231,8 @@ def test_sizes_that_cannot_be_used_are_refused(qa, name, value):
         ({"model": None}, "model: "),
         ({"batch_size": 0}, "batch_size: "),
         ({"batch_size": -1}, "batch_size: "),
+        ({"top_k": 0}, "top_k: "),
+        ({"num_workers": 2}, "num_workers: is no option; expected one of top_k, "),
     ],
 )
 def test_a_pipeline_that_cannot_be_made_is_refused(tiny_folder, options, message):
@@ -238,14 +258,18 @@ def test_a_loaded_model_answers_as_its_folder_and_stays_as_it_is(qa, tiny_folder
 @pytest.mark.parametrize(
     ("args", "options"),
     [
+        ((), {"question": WHO, "context": SHORT}),
         (({"question": WHO, "context": SHORT},), {}),
         ((), {"data": {"question": WHO, "context": SHORT}}),
         ((), {"X": {"question": WHO, "context": SHORT}}),
         ((WHO, SHORT), {"topk": 1, "batch_size": 2, "padding": "longest"}),
+        ((WHO, SHORT), {"max_seq_len": 64, "doc_stride": 32, "max_question_len": 32}),
+        ((WHO, SHORT), {"align_to_words": True}),  # its best answer is a whole word already
     ],
 )
 def test_the_calls_of_the_removed_pipeline_are_taken(reader, args, options):
-    assert_same(reader(*args, **options), reader(question=WHO, context=SHORT))
+    """Those that failed in public reports (transformers#6395, #17290, #17706) are here and in the next tests."""
+    assert_same(reader(*args, **options), reader(WHO, SHORT))
 
 
 def test_several_dicts_arrays_and_generators_are_answered_in_their_order(reader):
@@ -259,24 +283,77 @@ def test_several_dicts_arrays_and_generators_are_answered_in_their_order(reader)
     assert_same(list(stream), expected)
 
 
-def test_aligned_answers_end_at_the_borders_of_words(reader):
-    text = "clockking queens Weiss, made"
+def test_aligned_answers_end_at_the_borders_of_words_and_differ_in_their_text(reader):
+    text = "clockking queens Weiss, made Clockking"
     answers = reader(WHO, text, align_to_words=True, top_k=50)
-    borders = {(0, 9), (10, 16), (17, 22), (22, 23), (24, 28)}
+    borders = {(0, 9), (10, 16), (17, 22), (22, 23), (24, 28), (29, 38)}
     starts, ends = ({border[i] for border in borders} for i in (0, 1))
     assert all(a["start"] in starts and a["end"] in ends for a in answers)
     assert all(text[a["start"] : a["end"]] == a["answer"] for a in answers)
-    assert len({(a["start"], a["end"]) for a in answers}) == len(answers)
+    assert len({a["answer"].lower() for a in answers}) == len(answers)
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", -1), ("device", None), ("device", torch.device("cpu"))])
 @pytest.mark.parametrize("dtype", ["dtype", "torch_dtype"])
 def test_devices_and_dtypes_have_the_names_of_the_removed_pipeline(tiny_folder, name, value, dtype):
-    machine = pipeline(model=tiny_folder, framework="pt", **{name: value, dtype: torch.bfloat16}).machine
-    assert str(machine) == "cpu, bfloat16"
+    options = {name: value, dtype: torch.bfloat16, "tokenizer": tiny_folder}
+    assert str(pipeline(model=tiny_folder, framework="pt", **options).machine) == "cpu, bfloat16"
 
 
-@pytest.mark.parametrize("options", [{"top_k": 1, "topk": 1}, {"data": [WHO]}, {"batch_size": 0}])
+REFUSED = [{"device": torch.cuda.device_count()}, {"device": "mps"}, {"device": -2}, {"torch_dtype": torch.float16}]
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_a_device_or_dtype_that_this_machine_lacks_is_refused(tiny_folder, options):
+    with pytest.raises(BadInput, match=r"^--d(evice|type): "):
+        pipeline(model=tiny_folder, **options)
+
+
+def test_options_of_the_construction_are_the_defaults_of_all_calls(reader, tiny_folder):
+    options = {"topk": 2, "max_answer_len": 1, "max_seq_len": 40, "align_to_words": True}
+    made = pipeline(model=tiny_folder, **options)
+    assert_same(made(WHO, LONG), reader(WHO, LONG, **options))
+    assert_same(made(WHO, LONG, top_k=None, max_answer_len=4), reader(WHO, LONG, **options | {"max_answer_len": 4}))
+    assert made(WHO, LONG, topk=1) == made(WHO, LONG)[0]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1, "topk": 1}, {"data": [WHO]}, {"data": np.array(1)}, {"top_K": 1}])
 def test_calls_that_mean_two_things_are_refused(reader, options):
     with pytest.raises(BadInput, match=r"^pipeline: "):
         reader(*() if "data" in options else (WHO, SHORT), **options)
+
+
+CALLS = """
+from collections.abc import Iterator
+import numpy as np
+import minibert
+
+def stream() -> Iterator[dict[str, str]]:
+    yield row
+
+qa = minibert.pipeline(model="folder", top_k=3, max_answer_len=5)
+row = {"question": "Who?", "context": "Anna"}
+qa("Who?", "Anna", top_k=None)
+qa(["Who?"], ("Anna", "Maria"), align_to_words=True)
+qa(question=np.array(["Who?"]), context="Anna")
+qa(row)
+qa(row, row)
+qa(data=[row])
+qa(stream())
+qa(3, "Anna")  # wrong
+qa("Who?", b"Anna")  # wrong
+qa("Who?", [1])  # wrong
+qa("Who?", "Anna", top_k="3")  # wrong
+qa("Who?", "Anna", topK=3)  # wrong
+minibert.pipeline(model="folder", modle="folder")  # wrong
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_take_the_calls_and_find_the_wrong_ones(tmp_path):
+    pytest.importorskip("mypy")
+    file = tmp_path / "calls.py"
+    file.write_text(CALLS, "utf-8")
+    printed = run("-m", "mypy", file).stdout
+    found = {int(line) for line in re.findall(r"calls\.py:(\d+): error", printed)}
+    assert found == {i for i, line in enumerate(CALLS.split("\n"), 1) if "# wrong" in line}, printed
