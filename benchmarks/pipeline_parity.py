@@ -1,0 +1,114 @@
+"""Compare `minibert.pipeline` with the pipeline of transformers 4.57, over questions whose context fits one window.
+
+First there, in an environment with transformers 4.57, then here; the file of results also names the questions:
+
+    python -m benchmarks.pipeline_parity --model FOLDER --data dev-v1.1.json --write RESULTS.json
+    python -m benchmarks.pipeline_parity --model FOLDER --data dev-v1.1.json --reference RESULTS.json
+
+`--write` keeps the cases that the file already has, so that it can be stopped. The second command prints a table and
+every difference, and ends with code 1 if fewer than 99.5 % of the answers are equal. Both compute in float32 on a CPU.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+QUESTIONS, FEWER = 1000, 200
+WINDOW = 384
+TOLERANCE = 1e-4
+LEAST_EQUAL = 0.995
+
+# Options of the call, and how many questions; "as_list" is not an option: all questions go into one call.
+CASES: list[tuple[dict[str, Any], int]] = [
+    *(({"align_to_words": align}, QUESTIONS) for align in (False, True)),
+    *(
+        ({"align_to_words": align} | option, FEWER)
+        for option in ({"top_k": 3}, {"handle_impossible_answer": True}, {"max_answer_len": 5}, {"as_list": True})
+        for align in (False, True)
+    ),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline_parity")
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="a trained BERT or DistilBERT model")
+    parser.add_argument("--data", required=True, metavar="FILE", help="SQuAD JSON: dev-v1.1.json")
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="of `CASES`; all by default")
+    side = parser.add_mutually_exclusive_group(required=True)
+    side.add_argument("--write", metavar="RESULTS", help="compute the results of transformers 4.57")
+    side.add_argument("--reference", metavar="RESULTS", help="compare with these results")
+    args = parser.parse_args()
+    with open(args.data, encoding="utf-8") as file:
+        paragraphs = [paragraph for article in json.load(file)["data"] for paragraph in article["paragraphs"]]
+    texts = {row["id"]: (row["question"], paragraph["context"]) for paragraph in paragraphs for row in paragraph["qas"]}
+    if args.write:
+        write(args.model, texts, args.write, args.cases)
+    else:
+        sys.exit(compare(args.model, texts, args.reference, args.cases))
+
+
+def write(model: str, texts: dict[str, tuple[str, str]], target: str, cases: Iterable[int]) -> None:
+    """Save the results of transformers for questions from all over the file."""
+    import torch
+    from transformers import pipeline
+
+    warnings.simplefilter("ignore")
+    qa = pipeline("question-answering", model=model, device=-1, dtype=torch.float32)
+    results: dict[str, Any] = {}
+    if os.path.exists(target):
+        with open(target, encoding="utf-8") as file:
+            results = json.load(file)
+    else:
+        lengths = qa.tokenizer([q for q, _ in texts.values()], [c for _, c in texts.values()])["input_ids"]
+        short = [name for name, ids in zip(texts, lengths) if len(ids) <= WINDOW]
+        results["ids"] = short[:: max(1, len(short) // QUESTIONS)][:QUESTIONS]
+    pairs = [texts[name] for name in results["ids"]]
+    for options, count in (CASES[i] for i in cases):
+        if (case := json.dumps(options)) not in results:
+            results[case] = answers(qa, pairs[:count], **options)
+            with open(target, "w", encoding="utf-8") as file:
+                json.dump(results, file)
+
+
+def answers(qa: Any, pairs: list[tuple[str, str]], as_list: bool = False, **options: Any) -> list[Any]:
+    if as_list:
+        questions, contexts = map(list, zip(*pairs))
+        return qa(question=questions, context=contexts, **options)
+    return [qa(question=question, context=context, **options) for question, context in pairs]
+
+
+def compare(model: str, texts: dict[str, tuple[str, str]], reference: str, cases: Iterable[int]) -> int:
+    """Print what differs from the results of `reference`; 1 if it is more than allowed, else 0."""
+    from minibert import pipeline
+
+    qa = pipeline("question-answering", model=model)
+    with open(reference, encoding="utf-8") as file:
+        results = json.load(file)
+    code = 0
+    for options, count in (CASES[i] for i in cases):
+        ids, theirs = results["ids"][:count], results[json.dumps(options)]
+        ours = answers(qa, [texts[name] for name in ids], **options)
+        differing, largest = [], 0.0
+        for name, *pair in zip(ids, ours, theirs):
+            here, there = (answer if isinstance(answer, list) else [answer] for answer in pair)
+            gap = max(abs(a["score"] - b["score"]) for a, b in zip(here, there))
+            if spans(here) == spans(there):
+                largest = max(largest, gap)
+            else:
+                differing.append(f"    {name}\n        here  {here}\n        there {there}")
+        equal = len(ids) - len(differing)
+        print(f"{options}: {equal} of {len(ids)} equal, the scores of these to {largest:.1e}", *differing, sep="\n")
+        code |= equal < LEAST_EQUAL * len(ids) or largest > TOLERANCE
+    return int(code)
+
+
+def spans(answers: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    return [(answer["answer"], answer["start"], answer["end"]) for answer in answers]
+
+
+if __name__ == "__main__":
+    main()
