@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
-from benchmarks import breakdown, ours, peers, rows, theirs
+from benchmarks import breakdown, ours, peers, pipeline_parity, rows, theirs
+from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import search
 from minibert.evaluation.scorer import score
 from minibert.model.bert import BertForQuestionAnswering
@@ -108,6 +109,19 @@ def test_the_profiler_gives_each_kind_of_operation_its_time(folder):
 def test_the_growth_is_measured_with_as_many_questions_as_asked_for(folder):
     result = ours.growth(data=DATA, model=folder, count=150)()  # more than the file has
     assert result["pre"] > 0 and result["post"] > 0 and result["mib"] >= 0
+
+
+def test_answers_are_compared_with_those_of_the_removed_pipeline(folder, tmp_path, capsys):
+    texts = {example.id: (example.question, example.context) for example in DEV[:4]}
+    qa, reference, cases = pipeline(model=folder), tmp_path / "results.json", range(len(pipeline_parity.CASES))
+    keys = [json.dumps(options) for options, _ in pipeline_parity.CASES]
+    results = {key: pipeline_parity.answers(qa, list(texts.values()), **json.loads(key)) for key in keys}
+    for change, code in (("", 0), ("start", 1)):
+        if change:
+            results[keys[0]][0][change] += 1
+        reference.write_text(json.dumps({"ids": list(texts)} | results), "utf-8")
+        assert pipeline_parity.compare(folder, texts, str(reference), cases) == code
+        assert ("3 of 4 equal" in capsys.readouterr().out) == bool(code)
 
 
 def lines_of(*words: object, code: int = 0) -> str:
