@@ -3,21 +3,24 @@
 The call and its defaults are those of the pipeline of this name that `transformers` had until v5.3; what differs is
 listed in docs/migration.md.
 
-Next: `evaluation/scorer.py`.
+Next: `explain.py`.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import torch
 
+from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
+from minibert.answers.documents import find_answers
 from minibert.answers.predict import SHORTEST_WINDOW, load_trained, predict, window_length
-from minibert.answers.spans import EVAL_BATCH_SIZE, Answer
+from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example, text_fault
 from minibert.text.tokenizer import Tokenizer
@@ -95,18 +98,27 @@ def pipeline(
         device = "cpu" if device is None or device == -1 else f"cuda:{int(device)}"
     dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype)
     machine = choose_machine(str(device), "float32" if dtype is None else str(dtype))
+    answering = NOT_FITTED
+    if not isinstance(model, BertForQuestionAnswering):
+        model = find_folder(model, revision)
+        answering = read_answering(model)
     loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
-    return QuestionAnswering(loaded, loaded_tokenizer, machine, defaults)
+    return QuestionAnswering(loaded, loaded_tokenizer, machine, defaults, answering)
 
 
 class QuestionAnswering:
     """A model that answers questions from their contexts; made by `pipeline`. It prepares `model` for its machine."""
 
     def __init__(
-        self, model: BertForQuestionAnswering, tokenizer: Tokenizer, machine: Machine, defaults: Mapping[str, Any]
+        self,
+        model: BertForQuestionAnswering,
+        tokenizer: Tokenizer,
+        machine: Machine,
+        defaults: Mapping[str, Any],
+        answering: Answering = NOT_FITTED,
     ):
         self.model, self.tokenizer = prepare_to_answer(model.eval(), machine), tokenizer
-        self.machine, self.defaults = machine, defaults
+        self.machine, self.defaults, self.answering = machine, defaults, answering
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -157,18 +169,8 @@ class QuestionAnswering:
     def answer(self, examples: list[Example], options: Mapping[str, Any]) -> list[Any]:
         """A dict for each example, or with `top_k` > 1 a list of dicts. `options` has all of them."""
         top_k, align_to_words = options["top_k"], options["align_to_words"]
-        predictions = predict(
-            self.model,
-            self.tokenizer,
-            examples,
-            self.machine,
-            max_seq_length=window_length(options["max_seq_len"], self.model.config, "max_seq_len"),
-            doc_stride=options["doc_stride"],
-            max_query_length=options["max_question_len"],
-            n_best_size=2 * top_k + 10 if align_to_words else top_k,  # some become equal when they are widened
-            max_answer_length=options["max_answer_len"],
-            eval_batch_size=options["batch_size"],
-        )
+        count = 2 * top_k + 10 if align_to_words else top_k  # some become equal when they are widened
+        predictions = self.predictions(examples, {**options, "top_k": count})
         results: list[Any] = []
         for example, prediction in zip(examples, predictions):
             answers = [to_dict(answer) for answer in prediction.answers]
@@ -178,6 +180,50 @@ class QuestionAnswering:
                 answers = sorted([*answers, to_dict(prediction.null)], key=lambda answer: -answer["score"])
             results.append(answers[0] if top_k == 1 else answers[:top_k])
         return results
+
+    def predictions(
+        self, examples: list[Example], options: Mapping[str, Any], is_shown: bool = False
+    ) -> list[Prediction]:
+        """The `top_k` best spans of each example, with their logits. `is_shown`: show how far it has come."""
+        options = merge(self.defaults, options)
+        return predict(
+            self.model,
+            self.tokenizer,
+            examples,
+            self.machine,
+            max_seq_length=window_length(options["max_seq_len"], self.model.config, "max_seq_len"),
+            doc_stride=options["doc_stride"],
+            max_query_length=options["max_question_len"],
+            n_best_size=options["top_k"],
+            max_answer_length=options["max_answer_len"],
+            eval_batch_size=options["batch_size"],
+            progress=is_shown,
+        )
+
+    def rank(
+        self,
+        question: str,
+        contexts: Sequence[str],
+        null_score_diff_threshold: float | None = None,
+        **options: "Unpack[Options]",
+    ) -> list[dict[str, Any]]:
+        """The `top_k` best answers to one question over many contexts, best first; see `documents.py`.
+
+        Each is a dict of the pipeline's keys with `document` (the index of its context), `start_logit`, `end_logit`,
+        `null_odds` and `confidence` (None if the model is not calibrated). Above the threshold, by default that of the
+        model's calibration, an answer is left out; if none is left, the list is one empty answer.
+        """
+        chosen = merge(self.defaults, options)
+        own = self.answering.null_score_diff_threshold
+        threshold = own if null_score_diff_threshold is None else null_score_diff_threshold
+        predictions = self.predictions(pair(question, list(contexts)), chosen)
+        found = find_answers(predictions, self.answering, chosen["top_k"], threshold)
+        return [
+            to_dict(one.answer)
+            | {"document": one.document, "start_logit": one.answer.start_logit, "end_logit": one.answer.end_logit}
+            | {"null_odds": one.null_odds, "confidence": one.confidence}
+            for one in found
+        ]
 
     def widen(self, answers: list[dict[str, Any]], context: str) -> list[dict[str, Any]]:
         """Answers with both ends moved outward to the borders of words, best first.

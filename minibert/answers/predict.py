@@ -3,7 +3,7 @@
 In: a model, its tokenizer and examples. Out: logits of all windows, or a `Prediction` per example. It also decides
 whether a model can answer at all: with a trained span head, and with a tokenizer that fits.
 
-Next: `pipeline.py`.
+Next: `documents.py`.
 """
 
 import os
@@ -85,13 +85,14 @@ def predict(
     n_best_size: int = N_BEST_SIZE,
     max_answer_length: int = MAX_ANSWER_LENGTH,
     eval_batch_size: int = EVAL_BATCH_SIZE,
+    progress: bool = False,
 ) -> list[Prediction]:
     """A prediction for each example, in their order. `model` is as `prepare_to_answer` returns it."""
     length = window_length(max_seq_length, model.config)
     predictions: list[Prediction] = []
     for part in parts(examples):
         windows = make_windows(part, tokenizer, length, doc_stride, max_query_length)
-        start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size)
+        start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress)
         predictions += search(windows, start_logits, end_logits, part, n_best_size, max_answer_length)
     return predictions
 

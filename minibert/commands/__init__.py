@@ -7,6 +7,7 @@ Its files, in the order of their imports:
     evaluate    score a model, or a file of predictions
     calibrate   fit the null threshold and the confidence of a model
     compare     two systems on the same questions
+    stream      the stream of JSON lines of ask
     ask         ask a trained model
     serve       try a model in a browser
     publish     upload a trained model to the hub

@@ -1,7 +1,7 @@
 """Ask a trained model.
 
     python ask.py --ckpt runs/first --question "Who made it?" --context "The clock was made by Anna Weiss."
-    python ask.py --ckpt runs/first --context_file notes.txt                  asks for questions until an empty line
+    python ask.py --ckpt runs/first --context_file notes.txt letters/         asks for questions until an empty line
     python ask.py --ckpt runs/first --input questions.jsonl --output -        {id?, question, context} per line
 
 The stream's answers come in the order of the questions, as {id, score, start, end, answer}; a bad line gives
@@ -10,28 +10,28 @@ The stream's answers come in the order of the questions, as {id, score, start, e
 
 import functools
 import json
-import os
-import queue
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
+from minibert.answers.documents import Found, find_answers
 from minibert.answers.explain import explain
-from minibert.answers.pipeline import QuestionAnswering, pipeline
+from minibert.answers.pipeline import QuestionAnswering, pair, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
+from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, finite, read_text, refuse, replacing, write_atomically
+from minibert.support.files import check_target, decode, read_text, write_atomically
 from minibert.support.streams import printable, tell
 from minibert.text.squad import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
-WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
+LOW_CONFIDENCE = 0.5  # below it, an answer is more likely wrong than right
+SHOWN_AROUND = 60  # characters of the text on each side of an answer, on a terminal
+TEXT_SUFFIXES = (".txt", ".md")  # of the files that are read in a folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,17 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
 
     question: str | None = option(None, "ask this; without it, ask for questions on the terminal", metavar="Q")
     context: str | None = option(None, "the text to find the answer in", metavar="TEXT")
-    context_file: str | None = option(None, "a UTF-8 file that holds the text", metavar="FILE")
+    context_file: Sequence[str] = option(
+        (), 'UTF-8 files that hold the texts, or folders of .txt and .md files; "-" is stdin', metavar="FILE"
+    )
     top_k: int = option(1, "show the N best answers", least=1)
     max_answer_length: int = option(MAX_ANSWER_LENGTH, "longest answer, in tokens", least=1)
+    null_score_diff_threshold: float | None = option(
+        None, 'say "no answer" when the null score exceeds the best answer\'s by more than this', least=-1e9
+    )
+    min_confidence: float | None = option(
+        None, "show only answers of at least this confidence; needs a calibrated model", least=0, most=1
+    )
     explain: str | None = option(
         None, "write a page of what the model computed for --question here", metavar="OUT.html"
     )
@@ -60,9 +68,28 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
 
 def main(words: Sequence[str] | None = None) -> None:
     options = flags.make(AskOptions, flags.parse(AskOptions, "ask", words))
+    check(options)
+    documents = read_documents(options)
+    reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)
+    if options.min_confidence is not None and reader.answering.confidence is None:
+        raise BadInput("--min_confidence", "", "needs a calibrated model: minibert calibrate --ckpt DIR --data FILE")
+    if options.input is not None:
+        ask = functools.partial(ask_each, reader, options)
+        answer_stream(ask, options.input, options.output, options.batch_size)
+    else:
+        answer_questions(reader, documents, options)
+    if options.explain is not None:
+        (context,) = documents.values()
+        write_atomically(
+            Path(options.explain), explain(reader, str(options.question), context, options.max_answer_length)
+        )
+
+
+def check(options: AskOptions) -> None:
+    """BadInput for flags that do not go together."""
     if options.ckpt is None:
         raise BadInput("--ckpt", "", "name the model to ask")
-    if [options.context, options.context_file, options.input].count(None) != 2:
+    if [options.context is not None, bool(options.context_file), options.input is not None].count(True) != 1:
         raise BadInput("ask.py", "", "expected one of --context, --context_file and --input")
     if options.input is not None and options.question is not None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
@@ -72,46 +99,101 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--output", options.output, "is the input itself; name another file")
     if options.output != "-" and is_replaced(options.output):
         check_target(Path(options.output), functools.partial(has_answers, options.output), options.overwrite)
-    context = options.context
-    if options.context_file is not None:
-        context = read_text(options.context_file)
-    reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)
-    if options.input is not None:
-        answer_stream(reader, options)
-    else:
-        answer_questions(reader, str(context), options)
-    if options.explain is not None:
-        page = explain(reader, str(options.question), str(context), options.max_answer_length)
-        write_atomically(Path(options.explain), page)
 
 
-def answer_questions(reader: QuestionAnswering, context: str, options: AskOptions) -> None:
+def read_documents(options: AskOptions) -> dict[str, str]:
+    """The texts to search, by their names: files as they are named, and the text files of folders."""
+    if options.context is not None:
+        return {"": options.context}
+    documents: dict[str, str] = {}
+    for name in options.context_file:
+        if name == "-":
+            documents[name] = decode("stdin", sys.stdin.buffer.read())
+        elif Path(name).is_dir():
+            files = sorted(file for file in Path(name).rglob("*") if file.suffix in TEXT_SUFFIXES and file.is_file())
+            if not files:
+                raise BadInput(name, "", f"expected a folder with files {' or '.join(TEXT_SUFFIXES)}, found none")
+            documents |= {str(file): read_text(file) for file in files}
+        else:
+            documents[name] = read_text(name)
+    if options.explain is not None and len(documents) > 1:
+        raise BadInput("--explain", "", f"shows one text, found {len(documents)}")
+    return documents
+
+
+def answer_questions(reader: QuestionAnswering, documents: dict[str, str], options: AskOptions) -> None:
     """Print the answers to the question of the command line, or to those typed on the terminal."""
     if options.json:  # as the stream: JSON is UTF-8 whatever the terminal
         open_text("-", "w")
+    names, texts = list(documents), list(documents.values())
     for question in [options.question] if options.question is not None else typed_questions():
-        for answer in ask(reader, [question], [context], options)[0]:
+        predictions = reader.predictions(pair(question, texts), wanted(options), is_shown=True)
+        found = find_answers(predictions, reader.answering, *limits(reader, options))
+        for one in found:
             if options.json:
-                print(json.dumps(answer, ensure_ascii=False), flush=True)
+                source = {"document": names[one.document]} if len(documents) > 1 else {}
+                print(json.dumps(source | to_row(one), ensure_ascii=False), flush=True)
             else:
-                place = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"
-                print(printable(f"{answer['answer']}   ({place})"), flush=True)
+                print(printable(in_words(one, names)), flush=True)
+                if sys.stdout.isatty() and one.answer.text:
+                    print(excerpt(one, texts[one.document]), flush=True)
 
 
-def ask(
-    reader: QuestionAnswering, questions: list[str], contexts: list[str], options: AskOptions
+def ask_each(
+    reader: QuestionAnswering, options: AskOptions, questions: list[str], contexts: list[str]
 ) -> list[list[dict[str, Any]]]:
-    """The `top_k` best answers to each question, as dicts."""
-    answers = reader(
-        question=questions,
-        context=contexts,
-        top_k=options.top_k,
-        doc_stride=options.doc_stride,
-        max_answer_len=options.max_answer_length,
-        max_seq_len=options.max_seq_length,
-        max_question_len=options.max_query_length,
-    )
-    return [answer if isinstance(answer, list) else [answer] for answer in answers]
+    """The `top_k` best answers to each question in its own context, as dicts."""
+    predictions = reader.predictions(pair(questions, contexts), wanted(options))
+    found = [find_answers([one], reader.answering, *limits(reader, options)) for one in predictions]
+    return [[to_row(one) for one in each] for each in found]
+
+
+def wanted(options: AskOptions) -> dict[str, Any]:
+    """The options under the pipeline's names."""
+    return {
+        "top_k": options.top_k,
+        "doc_stride": options.doc_stride,
+        "max_answer_len": options.max_answer_length,
+        "max_seq_len": options.max_seq_length,
+        "max_question_len": options.max_query_length,
+    }
+
+
+def limits(reader: QuestionAnswering, options: AskOptions) -> tuple[int, float | None, float | None]:
+    """How many answers, the null threshold (the flag, else the model's own), and the least confidence."""
+    given = options.null_score_diff_threshold
+    threshold = reader.answering.null_score_diff_threshold if given is None else given
+    return options.top_k, threshold, options.min_confidence
+
+
+def to_row(one: Found) -> dict[str, Any]:
+    """An answer as JSON: the keys of the pipeline, and the confidence if the model is calibrated."""
+    answer = one.answer
+    row = {"score": answer.score, "start": answer.start, "end": answer.end, "answer": answer.text}
+    return row if one.confidence is None else row | {"confidence": one.confidence}
+
+
+def in_words(one: Found, names: list[str]) -> str:
+    """An answer as a line of text."""
+    if not one.answer.text:
+        where = "this text" if len(names) == 1 else "these texts"
+        return f"no answer in {where}   (score {one.answer.score:.3f})"
+    facts = [f"score {one.answer.score:.3f}", f"characters {one.answer.start}-{one.answer.end}"]
+    if one.confidence is not None:
+        facts.insert(0, f"{'low ' * (one.confidence < LOW_CONFIDENCE)}confidence {one.confidence:.2f}")
+    if len(names) > 1:
+        facts.append(names[one.document])
+    return f"{one.answer.text}   ({', '.join(facts)})"
+
+
+def excerpt(one: Found, text: str) -> str:
+    """The answer in its surroundings, highlighted for a terminal."""
+    start, end = one.answer.start, one.answer.end
+    before, after = text[max(0, start - SHOWN_AROUND) : start], text[end : end + SHOWN_AROUND]
+    parts = [printable(" ".join(f"|{part}|".split()), "")[1:-1] for part in (before, text[start:end], after)]
+    left = "…" if start > SHOWN_AROUND else ""
+    right = "…" if end + SHOWN_AROUND < len(text) else ""
+    return f"    {left}{parts[0]}\033[7m{parts[1]}\033[0m{parts[2]}{right}"
 
 
 def typed_questions() -> Iterator[str]:
@@ -139,96 +221,3 @@ def input_line(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
     # As bytes, because what is typed may not be of the terminal's encoding.
     return sys.stdin.buffer.readline().decode(errors="replace")
-
-
-def answer_stream(reader: QuestionAnswering, options: AskOptions) -> None:
-    """Answer JSON lines in batches; BadInput at the end if any line was bad."""
-    bad = 0
-    source_name = str(options.input)
-    with open_text(source_name, "r") as source, open_text(options.output, "w") as sink:
-        for lines in batches_of(source, options.batch_size):
-            records = [parse(line) for line in lines]
-            good = [record for record in records if "error" not in record]
-            questions, contexts = [r["question"] for r in good], [r["context"] for r in good]
-            answers = iter(ask(reader, questions, contexts, options) if good else [])
-            for record in records:
-                bad += "error" in record
-                for row in [{"error": record["error"]}] if "error" in record else next(answers):
-                    sink.write(json.dumps({"id": record.get("id")} | row, ensure_ascii=False) + "\n")
-            sink.flush()
-    if bad:
-        raise BadInput(source_name, f"{bad} lines", "could not be answered; their output lines say why")
-
-
-def open_text(file: str, mode: Literal["r", "w"]) -> AbstractContextManager[TextIO]:
-    """The file as UTF-8 text, or stdin or stdout for "-"."""
-    if file == "-":
-        stream: Any = sys.stdin if mode == "r" else sys.stdout
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape" if mode == "r" else "strict")
-        return nullcontext(stream)
-    if mode == "w" and is_replaced(file):
-        return replacing(Path(file))
-    try:
-        encoding, errors = ("utf-8-sig", "surrogateescape") if mode == "r" else ("utf-8", "strict")
-        return open(file, mode, encoding=encoding, errors=errors)
-    except OSError as error:
-        raise BadInput(file, "", f"cannot be opened: {error.strerror}") from error
-
-
-def is_replaced(file: str) -> bool:
-    """Whether an output becomes a file of this name. A FIFO or a device, such as /dev/null, is written to as it is."""
-    return not os.path.exists(file) or os.path.isfile(file) or os.path.isdir(file)
-
-
-def has_answers(file: str) -> bool:
-    """Whether a file is what `answer_stream` writes, by its first line."""
-    with open(file, encoding="utf-8", errors="replace") as opened:
-        return opened.readline(1000).startswith('{"id": ')
-
-
-def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
-    """Lists of up to `size` lines: full ones while the source is fast, part-filled ones 50 ms after their first line.
-
-    A thread reads ahead by at most one batch, so that a slow source never delays the lines that have arrived.
-    """
-    lines: queue.Queue[str] = queue.Queue(maxsize=size)
-    failures: list[Exception] = []
-
-    def read() -> None:
-        try:
-            for line in source:
-                if line.strip():
-                    lines.put(line)
-        except (OSError, ValueError) as error:
-            failures.append(error)
-        lines.put("")
-
-    threading.Thread(target=read, daemon=True).start()
-    while line := lines.get():
-        batch, deadline = [line], time.monotonic() + WAIT_SECONDS
-        while len(batch) < size and line:
-            try:
-                line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            batch += [line] if line else []
-        yield batch
-        if not line:
-            break
-    if failures:
-        raise OSError(f"the input ended early: {failures[0]}")
-
-
-def parse(line: str) -> dict[str, Any]:
-    """A record {id, question, context} of the stream, or {id, error} saying what is wrong with the line."""
-    try:
-        record = json.loads(line, parse_constant=refuse, parse_float=finite)
-        if not isinstance(record, dict):
-            return {"id": None, "error": "expected a JSON object"}
-        json.dumps(record.get("id"), ensure_ascii=False).encode()  # the id is written again with the answer
-    except (ValueError, RecursionError) as error:
-        return {"id": None, "error": f"not JSON: {error}"}
-    for key in ("question", "context"):
-        if fault := text_fault(record.get(key), may_be_blank=key == "context"):
-            return {"id": record.get("id"), "error": f"{key} {fault}"}
-    return {"id": record.get("id"), "question": record["question"], "context": record["context"]}

@@ -28,7 +28,7 @@ class Progress:
         self.is_shown = is_shown and ranks.is_main()
         # None: no bar unless stderr is a terminal.
         is_disabled = None if self.is_shown else True
-        self.bar = tqdm(desc=what, total=total, initial=done, leave=False, bar_format=BAR, disable=is_disabled)
+        self.bar = tqdm(desc=what, total=total, initial=done, leave=False, bar_format=BAR, delay=1, disable=is_disabled)
         self.first, self.began = done, time.monotonic()
         self.last = self.began  # when the figures were last shown
 

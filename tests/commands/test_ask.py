@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from minibert.answers.pipeline import pipeline
 from tests.builders import ROOT
 
-script = importlib.import_module("minibert.commands.ask")
+script = importlib.import_module("minibert.commands.stream")
 SIZES = ["--max_seq_length", "40", "--doc_stride", "8"]
 CONTEXT = "The clock tower was made of copper in 1871 by Anna Weiss. “Café” 🎉 is by the river."
 WHO, WHAT = "Who made the tower?", "What is by the river?"
@@ -248,7 +249,7 @@ def test_answers_that_end_early_leave_the_old_file_and_stay_beside_it(ask, tmp_p
     source.write_bytes(as_lines(GOOD, GOOD))
     target.write_text('{"id": "old"}\n', "utf-8")
     calls = iter([[[{"answer": "first"}]]])
-    monkeypatch.setattr("minibert.commands.ask.ask", lambda *_: next(calls))  # the second batch raises
+    monkeypatch.setattr("minibert.commands.ask.ask_each", lambda *_: next(calls))  # the second batch raises
     with pytest.raises(StopIteration):
         ask("--input", source, "--output", target, "--batch_size", "1")
     assert target.read_text("utf-8") == '{"id": "old"}\n'
@@ -368,12 +369,12 @@ def test_the_stream_never_reads_far_ahead(monkeypatch):
         assert json.loads(line) == {"id": written, "answer": "x"}
         written += 1
 
-    def reader(question, context, **_):
-        return [{"answer": text} for text in context]
+    def ask(questions, contexts):
+        return [[{"answer": text}] for text in contexts]
 
     sink = SimpleNamespace(write=write, flush=lambda: None)
     monkeypatch.setattr(script, "open_text", lambda _, mode: nullcontext(source() if mode == "r" else sink))
-    script.answer_stream(reader, script.AskOptions(input="-", output="-", batch_size=size))
+    script.answer_stream(ask, "-", "-", size)
     assert written == total
     assert furthest <= 3 * size  # two batches and the queue between them
 
@@ -383,3 +384,71 @@ def test_explain_writes_a_page_beside_the_answer(command, tiny_folder, tmp_path)
     done = command("ask", *words, "--question", "when ?")
     assert done.code == 0 and "</html>" in (tmp_path / "out.html").read_text("utf-8")
     command("ask", *words).assert_refused("--explain: shows one question")
+
+
+# --- many documents, "no answer", confidence
+
+
+@pytest.fixture
+def texts(tmp_path, monkeypatch):
+    """A folder with two texts and a file that is none, as the current folder."""
+    (tmp_path / "notes/deep").mkdir(parents=True)
+    (tmp_path / "notes/clock.txt").write_text(CONTEXT, "utf-8")
+    (tmp_path / "notes/deep/river.md").write_text("The bridge is old. It was built by John.", "utf-8")
+    (tmp_path / "notes/picture.png").write_bytes(b"\x89PNG")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_one_list_of_answers_over_files_folders_and_stdin(ask, texts):
+    done = ask("--question", WHO, "--context_file", "notes", "-", "--top_k", "5", "--json", stdin=b"Anna made it.")
+    names = {"notes/clock.txt": CONTEXT, "notes/deep/river.md": None, "-": "Anna made it."}
+    assert done.code == 0 and {row["document"] for row in done.records} <= set(names)
+    for row in done.records:
+        text = names[row["document"]] or "The bridge is old. It was built by John."
+        assert text[row["start"] : row["end"]] == row["answer"]
+    assert (
+        done.out
+        == ask(  # the order of the files does not matter
+            "--question", WHO, "--context_file", "-", "notes", "--top_k", "5", "--json", stdin=b"Anna made it."
+        ).out
+    )
+
+
+def test_a_folder_without_texts_is_refused(ask, texts, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ask("--question", WHO, "--context_file", "empty").assert_refused("empty: expected a folder with files .txt")
+
+
+@pytest.mark.parametrize("words", [["--context_file", "notes"], ["--context_file", "notes/clock.txt"]])
+def test_no_answer_is_said_in_words_and_as_an_empty_answer(ask, texts, words):
+    where = "these texts" if words[1] == "notes" else "this text"
+    flag = ["--null_score_diff_threshold=-1000"]
+    assert ask("--question", WHO, *words, *flag).out.startswith(f"no answer in {where}   (score ")
+    (row,) = ask("--question", WHO, *words, *flag, "--json").records
+    assert (row["answer"], row["start"], row["end"]) == ("", 0, 0)
+    stream = ask("--input", "-", *flag, stdin=as_lines(GOOD))
+    assert stream.records[0]["id"] == "good" and stream.records[0]["answer"] == ""
+
+
+def test_a_calibrated_model_gives_confidences_and_its_threshold(command, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    fit = {"bias": 0.4, "log_score": 0.0, "log_length": 0.0}
+    answering = {
+        "format": 1,
+        "null_score_diff_threshold": 1000.0,
+        "confidence": fit,
+        "no_answer": None,
+        "fitted_on": {},
+    }
+    (folder / "answering.json").write_text(json.dumps(answering))
+    words = ["--ckpt", folder, "--question", WHO, "--context", CONTEXT, *SIZES]
+    assert "(confidence 0.60, score " in command("ask", *words).out
+    assert command("ask", *words, "--json").result["confidence"] == pytest.approx(0.5987, abs=1e-4)
+    assert command("ask", *words, "--min_confidence", "0.7").out.startswith("no answer in this text")
+    (folder / "answering.json").write_text(json.dumps(answering | {"null_score_diff_threshold": -1000.0}))
+    assert command("ask", *words).out.startswith("no answer in this text")
+    assert not command("ask", *words, "--null_score_diff_threshold", "1000").out.startswith("no answer")
+
+
+def test_a_least_confidence_needs_a_calibrated_model(ask):
+    ask("--question", WHO, "--context", CONTEXT, "--min_confidence", "0.5").assert_refused("needs a calibrated model")

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
-from minibert.commands.ask import parse
 from minibert.commands.evaluate import settings_of_run
+from minibert.commands.stream import parse
 from minibert.evaluation.predictions import read_predictions
 from minibert.evaluation.scorer import score
 from minibert.model.config import config_json, load_config

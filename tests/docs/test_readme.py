@@ -16,7 +16,7 @@ import minibert
 from minibert.__main__ import COMMANDS
 from minibert.answers.pipeline import DEFAULTS
 from minibert.commands import flags
-from minibert.commands.ask import WAIT_SECONDS, AskOptions
+from minibert.commands.ask import AskOptions
 from minibert.commands.calibrate import CalibrateOptions
 from minibert.commands.check import CheckOptions
 from minibert.commands.compare import CompareOptions
@@ -24,6 +24,7 @@ from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.lesson import LessonOptions
 from minibert.commands.publish import PublishOptions
 from minibert.commands.serve import ServeOptions
+from minibert.commands.stream import WAIT_SECONDS
 from minibert.commands.verify import VerifyOptions
 from minibert.commands.windows import WindowsOptions
 from minibert.model.bert import BertForQuestionAnswering

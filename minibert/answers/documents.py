@@ -1,0 +1,79 @@
+"""One question over many documents: one list of answers, best first, or "not in these texts".
+
+`score` cannot rank here: its softmax divides by a sum over one document's tokens. What ranks is the logit sum of an
+answer minus that of the document's "no answer" (the negative of its null odds): both come from the same document, and
+training has taught the model what "not here" looks like. docs/guide.md has the measurement.
+
+In: a `Prediction` for each document. Out: `Found` answers. Next: `pipeline.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minibert.answers.confidence import Answering
+from minibert.answers.spans import Answer, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer in one of the documents; an empty one says that none has it.
+
+    null_odds: the logit sum of "no answer" minus the answer's, in this document. confidence: None without a fit.
+    """
+
+    document: int
+    answer: Answer
+    null_odds: float
+    confidence: float | None
+
+
+def find_answers(
+    predictions: Sequence[Prediction],
+    answering: Answering,
+    count: int = 1,
+    threshold: float | None = None,
+    least_confidence: float | None = None,
+) -> list[Found]:
+    """The `count` best answers over all documents.
+
+    threshold: of the null odds, above which an answer is left out; None keeps all. least_confidence: the same for the
+    confidence. Of answers from several documents that overlap in one of them only the best is kept. Where none is left,
+    the list is one empty answer: that of the document which doubts "no answer" most.
+    """
+    found = [one for i, prediction in enumerate(predictions) for one in answers_of(i, prediction, answering)]
+    passed = [
+        one
+        for one in found
+        if (threshold is None or one.null_odds <= threshold)
+        and (least_confidence is None or (one.confidence or 0.0) >= least_confidence)
+    ]
+    passed.sort(key=lambda one: one.null_odds)
+    kept: list[Found] = []
+    for one in passed:
+        is_new = len(predictions) == 1 or not any(overlap(one, other) for other in kept)
+        if len(kept) < count and is_new:
+            kept.append(one)
+    return kept or [no_answer(predictions, answering)]
+
+
+def answers_of(document: int, prediction: Prediction, answering: Answering) -> list[Found]:
+    """The answers of one document with their odds and confidences."""
+    confidences = answering.confidences(prediction)
+    null = prediction.null.logit_sum
+    return [
+        Found(document, answer, null - answer.logit_sum, None if confidences is None else float(confidences[i]))
+        for i, answer in enumerate(prediction.answers)
+    ]
+
+
+def no_answer(predictions: Sequence[Prediction], answering: Answering) -> Found:
+    """The empty answer of the document whose null odds are smallest."""
+    document = min(range(len(predictions)), key=lambda i: predictions[i].null_odds)
+    prediction = predictions[document]
+    return Found(document, prediction.null, prediction.null_odds, answering.null_confidence(prediction))
+
+
+def overlap(one: Found, other: Found) -> bool:
+    """Whether two answers share a character of one document."""
+    is_apart = one.answer.end <= other.answer.start or other.answer.end <= one.answer.start
+    return one.document == other.document and not is_apart

@@ -1,0 +1,116 @@
+"""The stream of `ask`: JSON lines in, JSON lines out, in the same order and in constant memory.
+
+{"id"?, "question", "context"}  ->  {"id", "score", "start", "end", "answer"}, or {"id", "error"} for a bad line
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from minibert.support.errors import BadInput
+from minibert.support.files import finite, refuse, replacing
+from minibert.text.squad import text_fault
+
+WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
+
+# Questions and their contexts -> the rows to write for each question.
+Ask = Callable[[list[str], list[str]], list[list[dict[str, Any]]]]
+
+
+def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> None:
+    """Answer JSON lines in batches; BadInput at the end if any line was bad. "-" is stdin or stdout."""
+    bad = 0
+    with open_text(source_name, "r") as source, open_text(output, "w") as sink:
+        for lines in batches_of(source, batch_size):
+            records = [parse(line) for line in lines]
+            good = [record for record in records if "error" not in record]
+            questions, contexts = [r["question"] for r in good], [r["context"] for r in good]
+            answers = iter(ask(questions, contexts) if good else [])
+            for record in records:
+                bad += "error" in record
+                for row in [{"error": record["error"]}] if "error" in record else next(answers):
+                    sink.write(json.dumps({"id": record.get("id")} | row, ensure_ascii=False) + "\n")
+            sink.flush()
+    if bad:
+        raise BadInput(source_name, f"{bad} lines", "could not be answered; their output lines say why")
+
+
+def open_text(file: str, mode: Literal["r", "w"]) -> AbstractContextManager[TextIO]:
+    """The file as UTF-8 text, or stdin or stdout for "-"."""
+    if file == "-":
+        stream: Any = sys.stdin if mode == "r" else sys.stdout
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape" if mode == "r" else "strict")
+        return nullcontext(stream)
+    if mode == "w" and is_replaced(file):
+        return replacing(Path(file))
+    try:
+        encoding, errors = ("utf-8-sig", "surrogateescape") if mode == "r" else ("utf-8", "strict")
+        return open(file, mode, encoding=encoding, errors=errors)
+    except OSError as error:
+        raise BadInput(file, "", f"cannot be opened: {error.strerror}") from error
+
+
+def is_replaced(file: str) -> bool:
+    """Whether an output becomes a file of this name. A FIFO or a device, such as /dev/null, is written to as it is."""
+    return not os.path.exists(file) or os.path.isfile(file) or os.path.isdir(file)
+
+
+def has_answers(file: str) -> bool:
+    """Whether a file is what `answer_stream` writes, by its first line."""
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        return opened.readline(1000).startswith('{"id": ')
+
+
+def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
+    """Lists of up to `size` lines: full ones while the source is fast, part-filled ones 50 ms after their first line.
+
+    A thread reads ahead by at most one batch, so that a slow source never delays the lines that have arrived.
+    """
+    lines: queue.Queue[str] = queue.Queue(maxsize=size)
+    failures: list[Exception] = []
+
+    def read() -> None:
+        try:
+            for line in source:
+                if line.strip():
+                    lines.put(line)
+        except (OSError, ValueError) as error:
+            failures.append(error)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while line := lines.get():
+        batch, deadline = [line], time.monotonic() + WAIT_SECONDS
+        while len(batch) < size and line:
+            try:
+                line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            batch += [line] if line else []
+        yield batch
+        if not line:
+            break
+    if failures:
+        raise OSError(f"the input ended early: {failures[0]}")
+
+
+def parse(line: str) -> dict[str, Any]:
+    """A record {id, question, context} of the stream, or {id, error} saying what is wrong with the line."""
+    try:
+        record = json.loads(line, parse_constant=refuse, parse_float=finite)
+        if not isinstance(record, dict):
+            return {"id": None, "error": "expected a JSON object"}
+        json.dumps(record.get("id"), ensure_ascii=False).encode()  # the id is written again with the answer
+    except (ValueError, RecursionError) as error:
+        return {"id": None, "error": f"not JSON: {error}"}
+    for key in ("question", "context"):
+        if fault := text_fault(record.get(key), may_be_blank=key == "context"):
+            return {"id": record.get("id"), "error": f"{key} {fault}"}
+    return {"id": record.get("id"), "question": record["question"], "context": record["context"]}

@@ -1,0 +1,63 @@
+"""One list of answers over many documents."""
+
+import numpy as np
+import pytest
+
+from minibert.answers.confidence import NOT_FITTED, Answering
+from minibert.answers.documents import find_answers
+from minibert.answers.pipeline import pipeline
+from minibert.answers.spans import Answer, Prediction
+
+TEXT = "abcdefghij"
+
+
+def prediction(*spans: tuple[int, int, float], null: float) -> Prediction:
+    """A prediction with these (start, end, logit sum), best first, and a logit sum of "no answer"."""
+    characters = np.array([span[:2] for span in spans], int).reshape(-1, 2)
+    logits = np.array([(span[2], 0.0) for span in spans]).reshape(-1, 2)
+    return Prediction(TEXT, characters, logits, np.full(len(spans), 0.5), Answer("", 0, 0, 0.1, null, 0.0))
+
+
+def found(*predictions: Prediction, **options) -> list[tuple[int, str, float]]:
+    return [(one.document, one.answer.text, one.null_odds) for one in find_answers(predictions, NOT_FITTED, **options)]
+
+
+def test_what_a_document_says_against_no_answer_ranks():
+    """The second document has lower logits, but stands further above its own "no answer"."""
+    one, two = prediction((0, 2, 9.0), null=8.0), prediction((3, 4, 5.0), null=-2.0)
+    assert found(one, two, count=5) == [(1, "d", -7.0), (0, "ab", -1.0)]
+
+
+def test_answers_that_overlap_in_one_document_are_merged():
+    one, two = prediction((0, 4, 9.0), (2, 6, 8.0), (4, 6, 7.0), null=0.0), prediction((2, 6, 1.0), null=0.0)
+    assert found(one, two, count=5) == [(0, "abcd", -9.0), (0, "ef", -7.0), (1, "cdef", -1.0)]
+    assert [text for _, text, _ in found(one, count=5)] == ["abcd", "cdef", "ef"]  # of one document all are shown
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(None, "ab"), (-1.0, "ab"), (-1.1, "")])
+def test_above_the_threshold_there_is_no_answer(threshold, expected):
+    assert found(prediction((0, 2, 9.0), null=8.0), threshold=threshold)[0][1] == expected
+
+
+def test_the_document_that_doubts_most_gives_the_empty_answer():
+    one, two = prediction((0, 2, 1.0), null=8.0), prediction((3, 4, 5.0), null=7.0)
+    assert found(one, two, threshold=-100.0) == [(1, "", 2.0)]
+    assert found(prediction(null=1.0), two, count=3)[0][:2] == (1, "d")  # a document without tokens does not disturb
+
+
+def test_an_answer_below_the_least_confidence_is_left_out():
+    fitted = Answering(confidence={"bias": 0.0, "log_score": 0.0, "log_length": 1.0})
+    one = prediction((0, 1, 9.0), (2, 6, 8.0), null=0.0)
+    kept = find_answers([one], fitted, 5, least_confidence=0.6)
+    assert [(each.answer.text, each.confidence) for each in kept] == [("cdef", pytest.approx(0.8))]
+
+
+def test_the_pipeline_ranks_contexts(tiny_folder):
+    reader = pipeline(model=tiny_folder)
+    contexts = ["the clock was made by anna .", "john built the bridge .", ""]
+    rows = reader.rank("who made the clock ?", contexts, top_k=4)
+    assert all(contexts[row["document"]][row["start"] : row["end"]] == row["answer"] for row in rows)
+    assert [row["null_odds"] for row in rows] == sorted(row["null_odds"] for row in rows)
+    alone = reader(question="who made the clock ?", context=contexts[rows[0]["document"]])
+    assert alone["answer"] == rows[0]["answer"] and alone["score"] == pytest.approx(rows[0]["score"], rel=1e-4)
+    assert reader.rank("who ?", contexts, null_score_diff_threshold=-1e6)[0]["answer"] == ""
