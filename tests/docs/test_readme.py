@@ -196,7 +196,7 @@ def test_the_guide_explains_every_flag_with_its_default(command):
     assert set(rows) == set(fields)
     for name, default in fields.items():
         if default is None or default is False or default == ():
-            assert rows[name].split(":")[0] in {None: {"none", "required"}, False: {"off"}, (): {"required"}}[default]
+            assert rows[name].split(":")[0] in {None: {"none", "required"}, False: {"off"}, (): {"required", "none"}}[default]
         else:
             assert rows[name] == f"`{default}`", name
 
