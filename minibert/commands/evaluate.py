@@ -122,9 +122,9 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
         }
         rows = make_rows(examples, texts, needs_version_2(examples, True), n_best)
         scores |= intervals_of(options, rows)
-    name_rules(scores, options.metric_language)
     print_thresholds(scores, threshold)
     print(json.dumps(scores), flush=True)
+    name_rules(scores, options.metric_language)
     if rows:
         write_analysis(options, examples, rows, source)
 
@@ -247,9 +247,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
             keep_logits=is_analysed(options),
         )
         if ranks.is_main():
-            if evaluation.scores:
-                name_rules(evaluation.scores, options.metric_language)
-            else:
+            if not evaluation.scores:
                 tell(f"{options.data} has no answers: there is nothing to score")
             scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
             if options.calibration and evaluation.scores:
@@ -263,6 +261,8 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
             try:  # first what took the work, on the stream that needs no disk; neither costs the other
                 print_thresholds(scores, options.null_score_diff_threshold)
                 print(json.dumps(scores), flush=True)
+                if evaluation.scores:
+                    name_rules(scores, options.metric_language)
             finally:
                 if options.predictions:
                     write_predictions(Path(options.predictions), evaluation)
