@@ -11,6 +11,7 @@ from tests.builders import run, write_toy_squad
 PUBLISHED = ["predictions-v1.1-bert-ensemble.json", "predictions-v1.1-logistic-regression.json"]
 
 
+@pytest.mark.slow
 def test_published_predictions_differ_beyond_chance_both_ways(command, squad_dir):
     one, other = ([squad_dir / name for name in names] for names in (PUBLISHED, PUBLISHED[::-1]))
     a, b = (command("compare", *files, "--data", squad_dir / "dev-v1.1.json").result for files in (one, other))

@@ -230,7 +230,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @example([{"text": "a", "question": "b", "label": 3}])
 @example([{"data": {}, "annotations": [{"result": [None]}]}])
 @example([HF[0], None, 3])
