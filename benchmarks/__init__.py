@@ -12,5 +12,6 @@ recipe     python -m benchmarks.recipe: a whole run by the tuned peer
 checkout   a side that runs the minibert of another checkout
 former     python -m benchmarks.former: this checkout beside another one, results and speed
 pipeline_parity  python -m benchmarks.pipeline_parity: answers beside those of the pipeline that transformers removed
+ranking    python -m benchmarks.ranking: which number ranks the answers of several documents best
 gpu        python -m benchmarks.gpu: training, attention and evaluation on a CUDA device
 """

@@ -215,3 +215,14 @@ def test_an_incomplete_checkout_is_refused(tmp_path):
     done = run("-m", "benchmarks.checkout", tmp_path, "training", "{}")
     assert done.returncode == 1
     assert "expected all of minibert there" in done.stderr or "No module named 'minibert." in done.stderr
+
+
+def test_the_candidates_for_ranking_documents_are_counted(tiny_folder, tmp_path, monkeypatch, capsys):
+    from benchmarks import ranking
+
+    data = write_toy_squad(tmp_path / "toy.json", 12)
+    monkeypatch.setattr("sys.argv", ["ranking", "--model", str(tiny_folder), "--data", str(data), "--questions", "3"])
+    ranking.main()
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2 * len(ranking.CANDIDATES)
+    assert all(0 <= row["own paragraph"] <= 100 and 0 <= row["exact_match"] <= 100 for row in rows)
