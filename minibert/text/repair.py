@@ -56,7 +56,7 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
         answers = answer_list(record)
     except ValueError:
         return changes
-    if isinstance(record.get("answers"), dict):
+    if answers != (record.get("answers") or []):
         changes.append("answers: made a list of {'text', 'answer_start'}")
         record["answers"] = answers
     kept = []
@@ -66,7 +66,7 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
             kept.append(new)
         if new is None:
             changes.append(f"answers[{number}]: removed, its text is empty")
-        elif new != answer or type(new["answer_start"]) is not type(answer["answer_start"]):
+        elif new is not answer and (new != answer or type(new["answer_start"]) is not type(answer["answer_start"])):
             before, after = ((a.get("text"), a.get("answer_start")) for a in (answer, new))
             changes.append(f"answers[{number}]: {short(before[0])} at {before[1]!r} -> {short(after[0])} at {after[1]}")
     if "answers" in record and record["answers"] is not None:

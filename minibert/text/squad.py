@@ -157,7 +157,7 @@ def check_top(file: str | Path, top: Any) -> None:
     if isinstance(top, dict) and top and "data" not in top and all(isinstance(value, str) for value in top.values()):
         raise BadInput(file, "", "looks like a predictions file; expected SQuAD data {'data': [..]}")
     if not isinstance(listed := articles(top)[1], list):
-        raise BadInput(file, "data", f"expected a list, {found_instead(listed)}")
+        raise BadInput(file, "data", f"expected a list, {found_instead(listed)}{keys_of(top)}")
 
 
 def articles(top: Any) -> tuple[str, Any]:
@@ -177,7 +177,7 @@ def walk(top: Any) -> Iterator[tuple[str, str, Any, Any]]:
         is_paragraph = isinstance(article, dict) and "qas" in article and "paragraphs" not in article
         paragraphs = [article] if is_paragraph else article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
-            yield f"{place}.paragraphs", "", None, f"expected a list, {found_instead(paragraphs)}"
+            yield f"{place}.paragraphs", "", None, f"expected a list, {found_instead(paragraphs)}{keys_of(article)}"
             continue
         title = str(article.get("title", ""))
         for p, paragraph in enumerate(paragraphs):
@@ -194,6 +194,12 @@ def walk(top: Any) -> Iterator[tuple[str, str, Any, Any]]:
 
 def found_instead(value: Any) -> str:
     return "but it is missing" if value is None else f"found a {type(value).__name__}"
+
+
+def keys_of(value: Any) -> str:
+    """What stands where the right key does not, and where the formats are described."""
+    found = f"the keys there are {short(list(value))}" if isinstance(value, dict) and value else f"found {short(value)}"
+    return f"; {found}; docs/guide.md shows the formats that are read or converted"
 
 
 def check_records(
@@ -272,8 +278,13 @@ def to_mark(value: Any) -> bool | None:
 
 
 def answer_list(record: dict[str, Any]) -> list[Any]:
-    """The answers of a record as a list. One answer without a list and one object of lists are taken as such."""
-    answers = record.get("answers")
+    """The answers of a record as a list. One answer without a list, one object of lists and bare texts are taken too.
+
+    So is the key `answer`, with `answer_start` beside it, where there are no `answers`.
+    """
+    answers = record.get("answers", record.get("answer"))
+    if isinstance(answers, str) and "answers" not in record:
+        answers = {"text": answers, "answer_start": record.get("answer_start")}
     if isinstance(answers, dict):
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list):
@@ -284,7 +295,7 @@ def answer_list(record: dict[str, Any]) -> list[Any]:
         return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
-    return answers or []
+    return [{"text": answer} if isinstance(answer, str) else answer for answer in answers or []]
 
 
 def text_fault(text: Any, may_be_blank: bool = False) -> str | None:

@@ -62,6 +62,14 @@ def test_what_leaves_no_choice_is_repaired_and_listed(name):
     assert repair(top) == (top_of(record(**after)), [])
 
 
+def test_bare_texts_become_answers_and_those_of_two_places_get_no_offset():
+    top, changes = repair(top_of(record(answers=["1871", "iron"])))
+    expected = [{"text": "1871", "answer_start": HERE}, {"text": "iron"}]
+    assert top == top_of(record(answers=expected)) and len(changes) == 2
+    one = {"id": "q", "question": "When?", "answer": "1871", "answer_start": HERE}
+    assert repair(top_of(one))[0]["data"][0]["paragraphs"][0]["qas"][0]["answers"] == expected[:1]
+
+
 UNTOUCHED = {
     "one of two, shifted": answer("iron", IRON[0] + 2),
     "one of two, nowhere near": answer("iron", -1),
@@ -77,6 +85,8 @@ UNTOUCHED = {
     "a mark that says nothing": {"is_impossible": "perhaps"},
     "no text": {"answers": [{"answer_start": 3}]},
     "answers as text": {"answers": "1871"},
+    "no offset, nowhere": {"answers": [{"text": "steel"}]},
+    "an answer that is no object": {"answers": [7]},
     "no question": {"question": ""},
     "an id without characters": {"id": ""},
 }

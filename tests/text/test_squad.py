@@ -184,6 +184,13 @@ TAKEN = {  # changes of a question -> (id, answers, is_impossible), and what is 
         ("q1", ANSWERED, None),
         "",
     ),
+    "a bare text, one place": ({"answers": ["1871"]}, ("q1", ANSWERED, None), "only place of its text: 1"),
+    "answer for answers": ({"answers": ..., "answer": ANSWER}, ("q1", ANSWERED, None), ""),
+    "answer and answer_start": (
+        {"answers": ..., "answer": "1871", "answer_start": 39},
+        ("q1", ANSWERED, None),
+        "",
+    ),
     "one answer without a list": ({"answers": ANSWER}, ("q1", ANSWERED, None), ""),
     **{f"is_impossible {v!r}": ({"is_impossible": v}, ("q1", ANSWERED, False), "") for v in (0, 0.0, "False", "no")},
     **{
@@ -213,10 +220,14 @@ def rows(name: str, make, values, place: str = PLACE, message: str = "{}") -> di
 REFUSED = {
     "not JSON": (b"<!DOCTYPE html>", "", "looks like HTML"),
     **rows("content", lambda top: top, ("data", 7, None), "data", "expected a list, "),
-    "a list of questions": ([question()], "[0].paragraphs", "expected a list, but it is missing"),
+    "a list of questions": (
+        [question()],
+        "[0].paragraphs",
+        "but it is missing; the keys there are .*'question'.*guide.md",
+    ),
     "flat rows": ({"data": [question(context=CONTEXT)]}, "", "flat rows.*minibert check --data .* --fix "),
     "predictions": ({"q1": "1871", "q2": ""}, "", "looks like a predictions file"),
-    "scores": ({"exact_match": 80.5, "f1": 88.1}, "data", "expected a list, but it is missing"),
+    "scores": ({"exact_match": 80.5, "f1": 88.1}, "data", "expected a list, but it is missing; the keys there are"),
     **rows("no questions", lambda data: {"data": data}, ([], [{"paragraphs": []}], squad()["data"]), "data", "0 quest"),
     **rows("data", lambda data: {"data": data}, (None, {}, "x"), "data", "expected a list, "),
     **rows("article", lambda article: {"data": [article]}, ("x", {}, {"paragraphs": None}), "data[0].par", "a list, "),
@@ -241,13 +252,14 @@ REFUSED = {
         "1 texts and 2 values",
     ),
     "answers a string": (squad(question(answers="1871")), PLACE, "answers must be a list, found '1871'"),
-    **rows("answer", lambda value: squad(question(answers=[value])), ("1871", {}, None), PLACE, "text must be"),
+    **rows("answer", lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be"),
     **rows("text", lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
     **rows(
         "empty text", lambda value: squad(question(answers=[{"text": value}]), OTHER), ("", None), PLACE, "no answe"
     ),
     **rows("start", lambda v: answered("x x", "x", v), (-1, None), PLACE, "no answer_start; the text is at 0, 2: name"),
     "start missing, nowhere": (answered(CONTEXT, "1872", ...), PLACE, "no answer_start; the text is nowhere"),
+    "a bare text, nowhere": (squad(question(answers=["1872"])), PLACE, "no answer_start; the text is nowhere"),
     **rows(
         "start", lambda v: answered(" x", "x", v), (-2, "b", 1.5, True, "1e0", []), PLACE, "answer_start .*found {}"
     ),
