@@ -51,7 +51,7 @@ def read_json(file: str | os.PathLike) -> Any:
         return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
     except json.JSONDecodeError as error:
         hint = "; JSON lines? expected one JSON object" if error.msg == "Extra data" else ""
-        raise BadInput(file, f"line {error.lineno} column {error.colno}", error.msg + hint) from error
+        raise BadInput(file, f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}{hint}") from error
     except RecursionError as error:
         raise BadInput(file, "", "nested too deeply") from error
     except ValueError as error:  # from a hook below, or an integer of thousands of digits
@@ -81,7 +81,9 @@ def decode(file: str | os.PathLike, raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(file, f"byte {error.start}", "is not UTF-8; convert the file") from error
+        raise BadInput(
+            file, f"byte {error.start}", "is not UTF-8; save the file again with the encoding UTF-8"
+        ) from error
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

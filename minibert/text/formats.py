@@ -29,6 +29,7 @@ LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "
 OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
 OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
 MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
+MOST_SHOWN = 80  # characters of a header that is none
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
 
@@ -51,8 +52,19 @@ def find_format(file: str | os.PathLike, top: Any = None) -> str:
     first_lines = text[: text.find("\n", text.find("\n") + 1) + 1 or None].splitlines()[:2]
     if text.startswith("{") and len(first_lines) == 2 and all(is_object(line) for line in first_lines):
         return LINES
-    names = set(column_names(text))
-    return TABLE if {"context", "question"} <= names else ""
+    names = column_names(text)
+    if {"context", "question"} <= set(names):
+        return TABLE
+    if Path(file).suffix.lower() in (".csv", ".tsv") and not text.startswith(("{", "[")):
+        what = "expected the names of the columns, such as id, question, context, answer, with , ; or tab between them"
+        raise BadInput(file, "line 1", f"{what}; found {first_lines[0][:MOST_SHOWN]!r}")
+    return ""
+
+
+def column_name(name: str) -> str:
+    """A column's name as it is called here: spreadsheets write "Answer start"."""
+    name = name.strip().lower().replace(" ", "_")
+    return OTHER_NAMES.get(name, name)
 
 
 def row_format(row: dict[str, Any]) -> str:
@@ -65,7 +77,7 @@ def row_format(row: dict[str, Any]) -> str:
         return LABEL_STUDIO
     if "text" in row and ("label" in row or "labels" in row or "entities" in row):
         return DOCCANO
-    names = {OTHER_NAMES.get(name.lower(), name.lower()) for name in row}
+    names = {column_name(name) for name in row}
     if "text" in row and "question" in names and "annotation_id" in row:
         return LABEL_STUDIO  # its short form, JSON-MIN
     return ROWS if {"context", "question"} <= names else ""
@@ -113,6 +125,12 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
     rows = top.get("data", top) if isinstance(top, dict) else top
     if inner == COLUMNS:
         rows = column_rows(rows)
+    called = f"{name}: {inner}" if name else inner
+    if inner == HAYSTACK and isinstance(rows, list):  # feedback of users too: an answer that is marked as wrong is none
+        kept = [row for row in rows if not (isinstance(row, dict) and row.get("is_correct_answer") is False)]
+        if len(kept) < len(rows):
+            called += f" ({len(rows) - len(kept)} with is_correct_answer false left out)"
+        rows = kept
     make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner, plain_row)
     try:
         made = [make(row) for row in ([rows] if isinstance(rows, dict) else rows)]
@@ -120,7 +138,7 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
     if not any(row["answers"] for row in made):  # a test set: its empty lists say nothing
         made = [{key: value for key, value in row.items() if key != "is_impossible"} for row in made]
-    return f"{name}: {inner}" if name else inner, nest(made), nan_lines
+    return called, nest(made), nan_lines
 
 
 def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -138,7 +156,7 @@ def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose columns have the names of SQuAD's keys, or common ones. In rows an empty list marks "no answer"."""
-    row = {OTHER_NAMES.get(name.lower(), name): value for name, value in row.items()}
+    row = {column_name(name): value for name, value in row.items()}
     answers = row.get("answers")
     if isinstance(answers, str) and answers.startswith(("{", "[")):
         answers = row["answers"] = literal(answers)  # a list that a CSV file holds as text
@@ -203,8 +221,7 @@ def column_names(text: str) -> list[str]:
     """The columns that a table's first line names, as they are called here."""
     line = text[:MOST_IN_A_HEADER].partition("\n")[0].rstrip("\r").replace("\0", "")
     header = next(csv.reader([line], delimiter=delimiter(text)), [])
-    names = [name.strip().lower().replace(" ", "_") for name in header]
-    return [OTHER_NAMES.get(name, name) for name in names]
+    return [column_name(name) for name in header]
 
 
 def table_rows(text: str) -> list[dict[str, Any]]:

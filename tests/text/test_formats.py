@@ -110,6 +110,14 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "rows": (HF, "flat rows", expected(ROWS)),
     "rows under data": ({"data": HF}, "flat rows", expected(ROWS)),
     "rows as JSON lines": (lines(HF), "JSON lines: flat rows", expected(ROWS)),
+    "rows of a spreadsheet's columns": (
+        [
+            {"ID": r["id"], "Question": r["question"], "Context ": r["context"], "Answer Text": r["text"][0]}
+            for r in ROWS[:3]
+        ],
+        "flat rows",
+        expected(FIRST[:3], titles=False),
+    ),
     "columns": (columns(HF), "columns", expected(ROWS)),
     "columns of pandas": (
         {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()},
@@ -159,6 +167,12 @@ def test_a_format_goes_there_and_back(tmp_path, name):
         read_squad(file)  # training on the file itself
 
 
+def test_an_answer_that_a_user_marked_as_wrong_is_left_out_and_counted(tmp_path):
+    labels = [haystack(FIRST[0]) | {"is_correct_answer": True}, haystack(FIRST[1]) | {"is_correct_answer": False}]
+    name, examples = examples_of(write(tmp_path, labels))
+    assert examples == list(expected(FIRST[:1], False)) and name.endswith("(1 with is_correct_answer false left out)")
+
+
 def test_an_empty_cell_of_a_table_is_a_missing_answer_and_no_mark(tmp_path):
     top = convert(write(tmp_path, table(FIRST)))[1]
     faults = [what for _, what in check_records(top, False, False, False, Counter()) if isinstance(what, str)]
@@ -204,6 +218,17 @@ def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
     for read in (read_squad, convert):
         with pytest.raises(BadInput, match=says):
             read(file)
+
+
+@pytest.mark.parametrize("first", ["a,When?,Made in 1871.,1871", "id|question|context|answer", "question,answer"])
+def test_a_table_without_the_names_of_its_columns_is_refused_with_an_example(tmp_path, first):
+    file = write(tmp_path, f"{first}\nx,y,z,z\n", "rows.csv")
+    for read in (read_squad, convert):
+        with pytest.raises(
+            BadInput, match=r"line 1: expected the names of the columns, such as id, .*; found '"
+        ) as caught:
+            read(file)
+        assert first in str(caught.value)
 
 
 def test_nan_is_refused_with_its_line_and_read_as_null_by_the_converter(tmp_path):
