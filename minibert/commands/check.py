@@ -60,12 +60,15 @@ def main(words: Sequence[str] | None = None) -> None:
         report["eval_data"] |= count_examples(eval_examples)
         report["leakage"] = leakage(examples, eval_examples)
     report |= count_examples(examples) | (model_part(examples, options) if options.model and examples else {})
+    faults = report.get("faults_left", report["faults"])
+    if not faults and not any(example.answers or example.is_impossible for example in examples):
+        what = "no question has an answer: the file can be answered, but not trained on or scored"
+        print(f"warning: {options.data}: {what}", file=sys.stderr)
     if options.json:
         print(json.dumps(report, ensure_ascii=True))
     else:
         print_report(report, options)
-    faults = report.get("faults_left", report["faults"]) + report.get("eval_data", {}).get("faults", [])
-    if faults:
+    if faults := faults + report.get("eval_data", {}).get("faults", []):
         raise BadInput(options.data, "", f"{len(faults)} faults, listed above")
 
 

@@ -95,6 +95,13 @@ def test_rows_are_converted_and_the_copy_trains(command, tmp_path, lines):
     assert [(e.id, e.answers[0].text) for e in read_squad(out, training=True)] == [(str(i), "iron") for i in range(3)]
 
 
+def test_a_table_without_answers_is_named_as_a_test_set(command, tmp_path):
+    data = tmp_path / "rows.csv"
+    data.write_text("question,context,solution\nwhat ?,iron of basel,iron\n", "utf-8")
+    done = command("check", "--data", data)
+    assert done.code == 0 and "no question has an answer" in done.err
+
+
 def test_the_report_as_json_counts_tokens_only_with_a_model(command, data, vocab_folder, tmp_path):
     other = write_toy_squad(tmp_path / "other.json", 5, seed=0)  # the first questions of `data`
     done = command("check", "--data", data, "--eval_data", other, "--json")
