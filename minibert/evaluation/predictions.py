@@ -18,10 +18,12 @@ from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, read_json, write_together
+from minibert.text.offsets import short
 from minibert.text.windows import Windows
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
+PREDICTIONS_FORM = 'one object {question id: answer text}, with "" for no answer'
 LARGEST_ODDS = 1e300  # that a float's arithmetic can add one to
 
 
@@ -62,10 +64,12 @@ def read_predictions(file: str | Path) -> dict[str, str]:
     """The content of a predictions file, {id: text}. Raises BadInput for anything else."""
     predictions = read_json(file)
     if not isinstance(predictions, dict) or "data" in predictions:
-        raise BadInput(file, "", "expected a predictions file, one object {question id: answer text}")
+        raise BadInput(file, "", f"expected {PREDICTIONS_FORM}, found {short(predictions)}")
     for key, text in predictions.items():
         if not isinstance(text, str):
-            raise BadInput(file, key, f"expected the answer as a string, found {text!r}")
+            raise BadInput(
+                file, key, f"expected the answer as a string, found {short(text)}; the file is {PREDICTIONS_FORM}"
+            )
     return predictions
 
 

@@ -108,7 +108,9 @@ def score_version_1(
         exact_sum += max(exact_match(prediction, gold, metric_language) for gold in golds)
         f1_sum += max(f1(prediction, gold, metric_language) for gold in golds)
     if missing:
-        print(f"{missing} of {len(examples)} questions have no prediction and score 0", file=sys.stderr)
+        surplus = len(predictions) - (len(examples) - missing)
+        others = f"; {surplus} predictions are for questions that are not in the data" if surplus else ""
+        print(f"{missing} of {len(examples)} questions have no prediction and score 0{others}", file=sys.stderr)
     total = len(examples)
     return {"exact_match": 100 * exact_sum / total, "f1": 100 * f1_sum / total, "total": total}
 
@@ -150,7 +152,7 @@ def score_version_2(
 def check_complete(examples: Sequence[Example], values: Mapping[str, object], what: str) -> None:
     """BadInput if a question has no entry in `values`."""
     if missing := [example.id for example in examples if example.id not in values]:
-        found = f"expected {what} for every question, found none for {len(missing)} of {len(examples)}"
+        found = f"this question has none, like {len(missing)} of {len(examples)}; SQuAD v2.0 expects {what} for each"
         raise BadInput("predictions" if what == "prediction" else "null odds", missing[0], found)
 
 

@@ -18,6 +18,7 @@ CONTEXT = "the caf\u00e9 clock"
     [
         ('{"q1": 7}', "q1: .*string"),
         ('{"q1": null}', "q1: .*string"),
+        ('{"predictions": {"q1": "%s"}}' % ("long " * 99), "predictions: .*string, found .{1,99}; .*one object"),
         ('["clock"]', "one object"),
         ('{"data": []}', "one object"),
         ('{"q1": "a", "q1": "b"}', "'q1' .*twice"),

@@ -97,6 +97,8 @@ def test_v1_a_missing_prediction_scores_0_and_is_counted_on_stderr(capsys):
     output = capsys.readouterr()
     assert output.err.startswith("2 of 3 ") and output.err.count("\n") == 1
     assert output.out == ""
+    score(examples, {"Q2": "clock", "Q3": "clock"})
+    assert capsys.readouterr().err.endswith("score 0; 2 predictions are for questions that are not in the data\n")
 
 
 @pytest.mark.parametrize(
