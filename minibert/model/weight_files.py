@@ -49,6 +49,10 @@ def list_tensors(folder: Path) -> list[tuple["WeightFile", str]]:
         hint = f"{convertible[0]} is {NEVER_OPENED}; convert it, if you trust its author: {conversion(folder)}"
     elif pickles:
         hint = f"{pickles[0]} is {NEVER_OPENED}: convert it to safetensors"
+    elif shards := sorted(folder.glob("model-*-of-*.safetensors")):
+        hint = f"{shards[0].name} is a part of the weights: download {index.name} too, which lists the parts"
+    elif (folder / "adapter_model.safetensors").is_file():
+        hint = "adapter_model.safetensors is an adapter: merge it into its base model (`merge_and_unload` of peft)"
     else:
         hint = "download it into this folder"
     raise BadInput(single, "", f"file not found; {hint}")

@@ -10,6 +10,7 @@ from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 
 CONFIG_FILES = ("config.json", "bert_config.json")  # the second is google's name
+ENCODER_TYPES = (".Transformer", ".BERT", ".DistilBERT")  # in modules.json; the last two are of its first versions
 PICKLED_WEIGHTS = "pytorch_model*.bin"  # refused later, by name
 NEVER_OPENED = "never opened, because unpickling runs code"
 
@@ -28,7 +29,7 @@ def transformer_module(folder: Path) -> Path | None:
     file = folder / "modules.json"
     modules = read_json(file) if file.is_file() else None
     for module in modules if isinstance(modules, list) else []:
-        if isinstance(module, dict) and str(module.get("type")).endswith(".Transformer") and module.get("path"):
+        if isinstance(module, dict) and str(module.get("type")).endswith(ENCODER_TYPES) and module.get("path"):
             name = module["path"]
             # Only a plain name in this folder: a path could lead out of it.
             if name in os.listdir(folder) and (folder / name).is_dir():

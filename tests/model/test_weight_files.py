@@ -241,6 +241,18 @@ def test_a_pickle_is_never_opened(folder, name, tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model-00001-of-00002.safetensors", "download model.safetensors.index.json too"),
+        ("adapter_model.safetensors", "merge it into its base model"),
+    ],
+)
+def test_weights_that_need_another_file_say_so(folder, name, says):
+    (folder / WEIGHTS).rename(folder / name)
+    assert name in refusal(folder) and says in refusal(folder)
+
+
 def empty_tensors(numbers):
     entry = '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'
     text = "{" + ",".join(f'"t{number}":{entry}' for number in numbers) + "}"

@@ -12,6 +12,7 @@ from minibert.support.layouts import conversion, is_model
 from tests.builders import ROOT
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
+OF_2019 = TRANSFORMER | {"type": "sentence_transformers.models.BERT"}
 POOLING = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
 
 
@@ -40,7 +41,7 @@ def test_without_weights_of_its_own_the_other_trainers_latest_checkpoint_counts(
     assert not is_model(folder) and find_folder(folder) == folder / "checkpoint-1000"
 
 
-@pytest.mark.parametrize("modules", [[TRANSFORMER, POOLING], [POOLING, TRANSFORMER]])
+@pytest.mark.parametrize("modules", [[TRANSFORMER, POOLING], [POOLING, TRANSFORMER], [OF_2019, POOLING]])
 def test_modules_json_leads_to_the_encoder(tmp_path, modules):
     folder = write(tmp_path, "0_Transformer/config.json 1_Pooling/config.json README.md")
     (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
