@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,15 @@ def find_format(file: str | os.PathLike, top: Any = None) -> str:
         text = read_text(file).lstrip()
     except BadInput:
         return ""
-    first_lines = text[: text.find("\n", text.find("\n") + 1) + 1 or None].splitlines()[:2]
-    if text.startswith("{") and len(first_lines) == 2 and all(is_object(line) for line in first_lines):
+    two_lines = re.match(r"({[^\n]*)\n\s*([^\n]+)", text)
+    if two_lines and all(is_object(line) for line in two_lines.groups()):
         return LINES
     names = column_names(text)
     if {"context", "question"} <= set(names):
         return TABLE
     if Path(file).suffix.lower() in (".csv", ".tsv") and not text.startswith(("{", "[")):
         what = "expected the names of the columns, such as id, question, context, answer, with , ; or tab between them"
-        raise BadInput(file, "line 1", f"{what}; found {first_lines[0][:MOST_SHOWN]!r}")
+        raise BadInput(file, "line 1", f"{what}; found {text[:MOST_SHOWN].partition(chr(10))[0]!r}")
     return ""
 
 

@@ -62,9 +62,10 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
     kept = []
     for number, answer in enumerate(answers):
         new = repair_answer(answer, context, search, answers)
-        if new is not None:
+        is_empty = new is None and answer is not None
+        if not is_empty:
             kept.append(new)
-        if new is None:
+        if is_empty:
             changes.append(f"answers[{number}]: removed, its text is empty")
         elif new is not answer and (new != answer or type(new["answer_start"]) is not type(answer["answer_start"])):
             before, after = ((a.get("text"), a.get("answer_start")) for a in (answer, new))

@@ -329,7 +329,7 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
         return None
     text = str(text) if isinstance(text, int) and not isinstance(text, bool) else text
     if not isinstance(text, str):
-        raise ValueError(f"an answer's text must be a string, found {'none' if text is ... else short(text)}")
+        raise ValueError(f"an answer's text must be a string, found {short(answer if text is ... else text)}")
     start = to_start(start)
     if start is None:
         diagnosis = search.diagnose(text.strip(), None, context)

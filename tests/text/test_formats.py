@@ -118,6 +118,7 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
         "flat rows",
         expected(FIRST[:3], titles=False),
     ),
+    "JSON lines with blank lines": (f"\n{lines(HF)}".replace("\n", "\r\n\n"), "JSON lines: flat rows", expected(ROWS)),
     "columns": (columns(HF), "columns", expected(ROWS)),
     "columns of pandas": (
         {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()},

@@ -86,7 +86,7 @@ UNTOUCHED = {
     "no text": {"answers": [{"answer_start": 3}]},
     "answers as text": {"answers": "1871"},
     "no offset, nowhere": {"answers": [{"text": "steel"}]},
-    "an answer that is no object": {"answers": [7]},
+    "answers that are no objects": {"answers": [7, None]},
     "no question": {"question": ""},
     "an id without characters": {"id": ""},
 }

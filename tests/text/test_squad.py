@@ -252,7 +252,7 @@ REFUSED = {
         "1 texts and 2 values",
     ),
     "answers a string": (squad(question(answers="1871")), PLACE, "answers must be a list, found '1871'"),
-    **rows("answer", lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be"),
+    **rows("answer", lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be .* found {}"),
     **rows("text", lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
     **rows(
         "empty text", lambda value: squad(question(answers=[{"text": value}]), OTHER), ("", None), PLACE, "no answe"
