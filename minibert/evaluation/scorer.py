@@ -152,7 +152,8 @@ def score_version_2(
 def check_complete(examples: Sequence[Example], values: Mapping[str, object], what: str) -> None:
     """BadInput if a question has no entry in `values`."""
     if missing := [example.id for example in examples if example.id not in values]:
-        found = f"this question has none, like {len(missing)} of {len(examples)}; SQuAD v2.0 expects {what} for each"
+        none = f"the question has no {what}, {len(missing)} of {len(examples)} have none"
+        found = f"{none}; SQuAD v2.0 needs one for each question"
         raise BadInput("predictions" if what == "prediction" else "null odds", missing[0], found)
 
 

@@ -53,7 +53,7 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
             put("is_impossible", mark)
         elif "is_impossible" in record:
             changes.append(f"is_impossible: {short(record.pop('is_impossible'))} removed")
-        answers = answer_list(record)
+        answers = [{"text": one} if isinstance(one, str) else one for one in answer_list(record)]
     except ValueError:
         return changes
     if answers != (record.get("answers") or []):

@@ -278,13 +278,15 @@ def to_mark(value: Any) -> bool | None:
 
 
 def answer_list(record: dict[str, Any]) -> list[Any]:
-    """The answers of a record as a list. One answer without a list, one object of lists and bare texts are taken too.
+    """The answers of a record as a list. One answer without a list and one object of lists are taken as such.
 
     So is the key `answer`, with `answer_start` beside it, where there are no `answers`.
     """
-    answers = record.get("answers", record.get("answer"))
-    if isinstance(answers, str) and "answers" not in record:
-        answers = {"text": answers, "answer_start": record.get("answer_start")}
+    answers = record.get("answers")
+    if answers is None and "answers" not in record:
+        answers = record.get("answer")
+        if isinstance(answers, str):
+            answers = {"text": answers, "answer_start": record.get("answer_start")}
     if isinstance(answers, dict):
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list):
@@ -295,7 +297,7 @@ def answer_list(record: dict[str, Any]) -> list[Any]:
         return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
-    return [{"text": answer} if isinstance(answer, str) else answer for answer in answers or []]
+    return answers or []
 
 
 def text_fault(text: Any, may_be_blank: bool = False) -> str | None:
@@ -319,7 +321,7 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
     A wrong offset is an error and never corrected. Only outer whitespace may be elsewhere, and where the offset is
     missing (absent, null or -1), the text must stand in one place only.
     """
-    text, start = ..., None
+    text, start = answer if isinstance(answer, str) else ..., None
     if isinstance(answer, dict):
         text, start = answer.get("text", ...), answer.get("answer_start")
     if type(start) is int and start >= 0 and type(text) is str and context.startswith(text, start) and text.strip():
