@@ -32,7 +32,13 @@ def main() -> None:
     name, *words = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         run(name, words)
-    elif name in ("-h", "--help"):
+    else:
+        run_command(lambda: about(name))
+
+
+def about(name: str) -> None:
+    """Print the version or the commands; end with code 2 if the name is none of a command."""
+    if name in ("-h", "--help"):
         print(USAGE)
     elif name == "--version":
         print(__version__)

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from minibert.answers.documents import Found, find_answers
-from minibert.answers.explain import explain
+from minibert.answers.explain import PAGE, explain
 from minibert.answers.pipeline import QuestionAnswering, pair, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, decode, read_text, write_atomically
+from minibert.support.page import is_filled
 from minibert.support.streams import printable, tell
 from minibert.text.squad import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
@@ -57,7 +58,7 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
     json: bool = option(False, "print each answer as a line of JSON")
     input: str | None = option(None, 'JSON lines to answer; "-" is stdin', metavar="FILE")
     output: str = option("-", 'where their answers go; "-" is stdout', metavar="FILE")
-    overwrite: bool = option(False, "replace a file at --output that holds something else")
+    overwrite: bool = option(False, "replace a file at --output or --explain that holds something else")
     batch_size: int = option(32, "questions of the stream answered at once", least=1)
     dtype: str = option(
         "float32",
@@ -70,6 +71,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.make(AskOptions, flags.parse(AskOptions, "ask", words))
     check(options)
     documents = read_documents(options)
+    if any(flags.is_same_file(options.explain, file) for file in documents):
+        raise BadInput("--explain", str(options.explain), "is the text itself; name another file")
     reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)
     if options.min_confidence is not None and reader.answering.confidence is None:
         raise BadInput("--min_confidence", "", "needs a calibrated model: minibert calibrate --ckpt DIR --data FILE")
@@ -80,9 +83,9 @@ def main(words: Sequence[str] | None = None) -> None:
         answer_questions(reader, documents, options)
     if options.explain is not None:
         (context,) = documents.values()
-        write_atomically(
-            Path(options.explain), explain(reader, str(options.question), context, options.max_answer_length)
-        )
+        page = explain(reader, str(options.question), context, options.max_answer_length)
+        Path(options.explain).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(options.explain), page)
 
 
 def check(options: AskOptions) -> None:
@@ -99,6 +102,9 @@ def check(options: AskOptions) -> None:
         raise BadInput("--output", options.output, "is the input itself; name another file")
     if options.output != "-" and is_replaced(options.output):
         check_target(Path(options.output), functools.partial(has_answers, options.output), options.overwrite)
+    if options.explain is not None:
+        file = Path(options.explain)
+        check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
 def read_documents(options: AskOptions) -> dict[str, str]:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.answers.confidence import write_answering
+from minibert.answers.confidence import ANSWERING_FILE, write_answering
 from minibert.commands import flags
 from minibert.commands.evaluate import settings_of_run
 from minibert.evaluation.calibration import evaluation_trust, fit_answering
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint, read_json
+from minibert.support.files import check_target, fingerprint, read_json
 from minibert.support.hub import find_folder
 from minibert.support.streams import tell
 from minibert.text.squad import read_squad
@@ -54,6 +54,7 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
     """Answer the questions, fit, write `answering.json` and print it. A given threshold is kept as it is."""
     from minibert.evaluation.evaluate import evaluate
 
+    check_target(folder / ANSWERING_FILE, lambda: True)  # a file that is not ours ends `evaluate`
     data = Path(str(options.data))
     examples = read_squad(data, version_2_with_negative=options.version_2_with_negative)[: options.max_questions]
     if not has_golds(examples):

@@ -17,7 +17,7 @@ from typing import Any
 from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
 from minibert.support.errors import BadInput
-from minibert.support.files import write_atomically
+from minibert.support.files import check_target, write_together
 from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown
@@ -77,13 +77,15 @@ def check_output(options: CheckOptions) -> Path:
     out = Path(options.fix or "out")
     changes_file = out.with_name(f"{out.name}.changes.txt")
     if options.fix:
-        if any(flags.is_same_file(out, file) for file in (options.data, options.eval_data)):
-            raise BadInput("--fix", options.fix, "is the data itself; name another file")
+        for file in (out, changes_file):
+            if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
+                raise BadInput("--fix", str(file), "is the data itself; name another file")
         if not out.parent.is_dir():
             raise BadInput("--fix", options.fix, "its folder does not exist")
         for file in (out, changes_file):
             if file.is_dir() or (file.exists() and not options.overwrite):
                 raise BadInput("--fix", str(file), "exists; name another file, or give --overwrite")
+            check_target(file, lambda: False, options.overwrite)
     return changes_file
 
 
@@ -108,14 +110,13 @@ def check_content(
 
 
 def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:
-    """Write the list of changes, then the copy: each appears whole or not at all."""
-    write_atomically(changes_file, "".join(f"{escape(': '.join(change))}\n" for change in changes))
+    """Write the copy and the list of changes: both appear whole, or neither."""
     text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
         text = json.dumps(top, indent=1) + "\n"
-    write_atomically(file, text)
+    write_together({changes_file: "".join(f"{escape(': '.join(change))}\n" for change in changes), file: text})
 
 
 def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, Any]:
@@ -138,13 +139,13 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
 def print_report(report: dict[str, Any], options: CheckOptions) -> None:
     """The report for people, on stdout."""
     for part in filter(None, (report, report.get("eval_data"))):
-        print(f"{part['data']}: {part['format']}, {len(part['faults'])} faults")
+        print(f"{escape(part['data'])}: {part['format']}, {len(part['faults'])} faults")
         print_faults(part["faults"])
         for what, count in part["taken"].items():
             print(f"{what}: {count}")
         if "faults_left" in part:
-            changes = f"{len(report['changes'])} changes, listed in {options.fix}.changes.txt"
-            print(f"{options.fix}: {changes}; left to mend by hand: {len(part['faults_left'])}")
+            changes = f"{len(report['changes'])} changes, listed in {escape(str(options.fix))}.changes.txt"
+            print(f"{escape(str(options.fix))}: {changes}; left to mend by hand: {len(part['faults_left'])}")
             print_faults(part["faults_left"])
         for name, value in part.items():
             if isinstance(value, (int, str)) and name not in ("data", "format"):

@@ -19,6 +19,7 @@ from minibert.evaluation.predictions import read_predictions
 from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
+from minibert.support.streams import printable
 from minibert.text.squad import Example, read_squad
 from minibert.training.settings import MachineSettings, option
 
@@ -106,7 +107,8 @@ def slice_differences(first: Sequence[Row], second: Sequence[Row]) -> list[dict[
 
 def print_result(options: CompareOptions, first: Sequence[Row], second: Sequence[Row], result: dict[str, Any]) -> None:
     """The comparison as a table for a person."""
-    print(f"A  {options.systems[0]}\nB  {options.systems[1]}\n{result['total']} questions of {options.data}\n")
+    names = [printable(str(name), kept="") for name in (*options.systems, options.data)]
+    print(f"A  {names[0]}\nB  {names[1]}\n{result['total']} questions of {names[2]}\n")
     print(f"{'':12}{'A':>8}{'B':>8}{'A - B':>8}   95 % interval         p")
     for name, title in METRICS.items():
         values = result[name]
@@ -125,4 +127,4 @@ def print_result(options: CompareOptions, first: Sequence[Row], second: Sequence
             a, b = by_id[name]
             gold = a.gold if key == "won" else b.gold
             shown = {"id": name, "question": a.question, "A": a.prediction, "B": b.prediction, "annotated": gold}
-            print("  " + json.dumps(shown, ensure_ascii=False))
+            print("  " + printable(json.dumps(shown, ensure_ascii=False)))

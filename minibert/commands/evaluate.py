@@ -7,6 +7,7 @@ The last line of stdout is one JSON object of scores, under the official keys. `
 """
 
 import dataclasses
+import functools
 import json
 import shlex
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 from minibert.answers.confidence import read_answering
 from minibert.commands import flags
-from minibert.evaluation.analysis import Row, make_rows, write_rows
+from minibert.evaluation.analysis import Row, is_table, make_rows, write_rows
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
 from minibert.evaluation.predictions import (
@@ -31,11 +32,12 @@ from minibert.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from minibert.evaluation.report import Source, make_report
+from minibert.evaluation.report import PAGE, Source, make_report, read_log
 from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint, read_json, read_text, write_atomically
+from minibert.support.files import check_target, fingerprint, read_json, write_atomically
 from minibert.support.hub import find_folder
+from minibert.support.page import is_filled
 from minibert.support.streams import tell
 from minibert.text.squad import Example, read_squad
 from minibert.training.settings import (
@@ -59,7 +61,7 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
         None, "SQuAD JSON; default: the --eval_data that the model was trained with", metavar="FILE"
     )
     predictions: str | None = option(None, f"write {{id: answer}} here, and {N_BEST_FILE} beside it", metavar="OUT")
-    overwrite: bool = option(False, "replace files at OUT that hold something else")
+    overwrite: bool = option(False, "replace files at any OUT that hold something else")
     skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     score: str | None = option(None, "score this file instead of a model", metavar="PREDICTIONS")
     null_odds: str | None = option(
@@ -122,11 +124,13 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
         }
         rows = make_rows(examples, texts, needs_version_2(examples, True), n_best)
         scores |= intervals_of(options, rows)
-    print_thresholds(scores, threshold)
-    print(json.dumps(scores), flush=True)
-    name_rules(scores, options.metric_language)
-    if rows:
-        write_analysis(options, examples, rows, source)
+    try:
+        print_thresholds(scores, threshold)
+        print(json.dumps(scores), flush=True)
+        name_rules(scores, options.metric_language)
+    finally:
+        if rows:
+            write_analysis(options, examples, rows, source)
 
 
 def is_analysed(options: EvaluateOptions) -> bool:
@@ -199,14 +203,33 @@ def check_files(options: EvaluateOptions) -> EvaluateOptions:
         raise BadInput("--data", "", "name the SQuAD file to score on")
     if options.predictions and Path(options.predictions).name in (N_BEST_FILE, NULL_ODDS_FILE):
         raise BadInput("--predictions", options.predictions, "is a name that evaluate.py needs for another file")
+    if options.predictions and options.score:
+        raise BadInput("--predictions", options.predictions, "goes with --ckpt; --score writes none")
+    beside = (
+        [Path(options.predictions).parent / name for name in (N_BEST_FILE, NULL_ODDS_FILE)]
+        if options.predictions
+        else []
+    )
+    taken = [file.resolve() for file in beside]
     for name in ("predictions", "rows", "report"):
         output = getattr(options, name)
+        if output and Path(output).resolve() in taken:
+            raise BadInput(f"--{name}", output, "is the name of another output; name another file")
+        taken += [Path(output).resolve()] if output else []
+        for source in ("against", "null_odds"):
+            if flags.is_same_file(output, getattr(options, source)):
+                raise BadInput(f"--{name}", output, f"is the file at --{source}; name another file")
         if flags.is_same_file(output, options.data):
             raise BadInput(f"--{name}", output, "is the data itself; name another file")
         if flags.is_same_file(output, options.score):
             raise BadInput(f"--{name}", output, "is the file to score; name another file")
     if options.predictions:
         check_targets(options.predictions, options.overwrite)
+    if options.rows:
+        check_target(Path(options.rows), functools.partial(is_table, options.rows), options.overwrite)
+    if options.report:
+        file = Path(options.report)
+        check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
     return options
 
 
@@ -276,7 +299,6 @@ def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, co
         name: n_best_rows(one, evaluation.is_version_2, evaluation.answering)
         for name, one in evaluation.predictions.items()
     }
-    log = folder.parent / "metrics.jsonl"  # of the run whose checkpoint it is
-    lines = [json.loads(line) for line in read_text(log).splitlines()] if log.is_file() else []
+    lines = read_log(folder.parent / "metrics.jsonl")  # of the run whose checkpoint it is
     data = Path(str(options.data)).name
     return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines)

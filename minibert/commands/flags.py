@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from minibert.support.errors import BadInput
+from minibert.support.streams import printable
 from minibert.training.settings import value_kinds
 
 # What run_qa and run_squad call our flags: whoever pastes one of their recipes is told the name here. Where commands
@@ -43,6 +44,10 @@ Options = TypeVar("Options")
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that answers another tool's flag with ours."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """A mistaken word is shown, and must not steer the terminal."""
+        super()._print_message(printable(message), file)
 
     def error(self, message: str) -> NoReturn:
         for word in message.removeprefix("unrecognized arguments:").split():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json, write_json
@@ -52,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="minibert-publish-") as scratch:
         folder = Path(scratch)
         for line in collect(checkpoint, folder, options.name, options.license):
-            print(line)
+            print(printable(line))
         if options.dry_run:
             print(printable(f"\n{(folder / 'README.md').read_text('utf-8')}"))
             print("nothing was uploaded; without --dry_run these files go to the hub")
@@ -61,8 +62,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def collect(checkpoint: Path, folder: Path, name: str, licence: str | None) -> list[str]:
-    """Copy what the model needs into an empty folder; return a line for each file."""
+    """Copy what the model needs into an empty folder; return a line for each file.
+
+    Whoever made the checkpoint could have put a link there that leads to a private file of this machine.
+    """
+    read_answering(checkpoint)
     for file in (*NEEDED, *OPTIONAL):
+        if (checkpoint / file).is_symlink():
+            raise BadInput(checkpoint / file, "", "is a link, and what it leads to would be published; remove it")
         if (checkpoint / file).is_file():
             shutil.copyfile(checkpoint / file, folder / file)
         elif file in NEEDED:

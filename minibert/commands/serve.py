@@ -7,6 +7,7 @@ loopback address alone, and refuses requests that a page of another site sends (
 """
 
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ class Server(ThreadingHTTPServer):
         self.policy = content_policy(self.page, "connect-src 'self'", "form-action 'self'")
         super().__init__(("127.0.0.1", options.port), Handler)
 
+    def handle_error(self, *_: object) -> None:
+        """Say in one line what ended a request: most often a client that is gone."""
+        tell(f"serve: {sys.exc_info()[1]!r}")
+
     def ask(self, question: str, context: str) -> list[dict[str, Any]]:
         """The best answers, as `pipeline` gives them. Raises BadInput for text that cannot be used."""
         with self.turn:
@@ -100,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         size = self.headers.get("Content-Length", "")
         if not size.isascii() or not size.isdecimal():
             self.reply(411, {"error": "the request must state its length"})
-        elif int(size) > MOST_BYTES:
+        elif len(size) > 20 or int(size) > MOST_BYTES:
             self.close_connection = True  # what the client sends is not read
             self.reply(413, {"error": f"the request is longer than {MOST_BYTES // 2**20} MB"})
         elif self.path in ("/ask", "/explain"):
@@ -123,7 +128,9 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.reply(200, {"answers": self.server.ask(*values)})
         except BadInput as error:
-            self.reply(400, {"error": f"{error.where.split()[0]} {error.what}"})
+            self.reply(400, {"error": f"{(error.where or error.file).split()[0]} {error.what}"})
+        except FloatingPointError as error:
+            self.reply(500, {"error": str(error)})
         except (ValueError, RecursionError) as error:
             self.reply(400, {"error": f"not JSON: {error}"})
 

@@ -63,9 +63,14 @@ def is_replaced(file: str) -> bool:
 
 
 def has_answers(file: str) -> bool:
-    """Whether a file is what `answer_stream` writes, by its first line."""
+    """Whether a file is what `answer_stream` writes, by its first line. Questions begin with an id, too."""
     with open(file, encoding="utf-8", errors="replace") as opened:
-        return opened.readline(1000).startswith('{"id": ')
+        line = opened.readline(1_000_000)
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.keys() & {"answer", "error"} != set() and "question" not in record
 
 
 def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:

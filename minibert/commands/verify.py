@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = find_cached(options.model, options.revision)
     counts: Counter[str] = Counter()
     for model in inside_run(folder):
-        print(f"{model}{is_named(model)}")
+        print(f"{printable(str(model))}{is_named(model)}")
         for name, verdict, remark in verdicts(model, pinned(options.model, model)):
             counts[verdict] += 1
             print(f"  {verdict:<8} {printable(name)}  {remark}")

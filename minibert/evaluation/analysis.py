@@ -376,6 +376,17 @@ def risk_coverage(rows: Sequence[Row], points: int = 100) -> list[tuple[float, f
     return [(float(answered[i] / len(right)), float(risk[i])) for i in shown if i < len(right)]
 
 
+def is_table(file: str | Path) -> bool:
+    """Whether a file begins as `write_rows` begins it."""
+    names = [field.name for field in fields(Row)]
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        line = opened.readline(1_000_000)
+    try:
+        return line == ",".join(names) + "\n" or list(json.loads(line)) == names
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def write_rows(file: str | Path, rows: Sequence[Row]) -> None:
     """Write a table: JSON lines if the name ends in .jsonl, else CSV. Raises OSError if it cannot be written."""
     file = Path(file)

@@ -6,6 +6,7 @@ To keep it small, texts are stored once, answers as offsets into them, and only 
 Next: `training/settings.py`.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from minibert.evaluation.analysis import (
     suspects,
 )
 from minibert.evaluation.intervals import interval, paired_interval, permutation_p
+from minibert.support.files import finite, refuse
 from minibert.support.page import fill_page
 from minibert.text.squad import Example
 from minibert.text.windows import Windows, flat_rows
@@ -111,6 +113,19 @@ def comparison(rows: Sequence[Row], name: str, others: Sequence[Row]) -> dict[st
         first, second = ([100 * getattr(row, metric) for row in system] for system in (rows, others))
         differences.append([title, a, b, a - b, *paired_interval(first, second), permutation_p(first, second)])
     return {"name": name, "differences": differences}
+
+
+def read_log(file: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl, [] without the file. A line of anything but finite numbers is left out."""
+    lines = []
+    for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
+        try:
+            line = json.loads(text, parse_constant=refuse, parse_float=finite)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values()):
+            lines.append(line)
+    return lines
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

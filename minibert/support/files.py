@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import sys
@@ -154,21 +155,25 @@ def write_together(texts: dict[Path, str]) -> None:
 
     A full disk or a crash while they are written changes none. Raises OSError.
     """
-    temporaries = {file.with_name(f".tmp-{file.name}"): file for file in texts}
+    temporaries = {temporary_name(file): file for file in texts}
     try:
         for temporary, file in temporaries.items():
-            if temporary.is_symlink():
-                temporary.unlink()
-            temporary.write_text(texts[file], "utf-8")
+            with open(temporary, "x", encoding="utf-8") as opened:
+                opened.write(texts[file])
             sync_to_disk(temporary)
         for temporary, file in temporaries.items():
             os.replace(temporary, file)
-    except OSError:
+    except BaseException:  # a signal, too, leaves nothing behind
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
         raise
     for folder in {file.parent for file in texts}:
         sync_to_disk(folder)
+
+
+def temporary_name(file: Path) -> Path:
+    """A name beside the file that nobody else has: not the user's own files, nor a second process that writes it."""
+    return file.with_name(f".tmp-{file.name}-{secrets.token_hex(4)}")
 
 
 @contextlib.contextmanager
@@ -177,8 +182,7 @@ def replacing(file: Path) -> Iterator[TextIO]:
 
     If it does not, the file of that name is what it was, and what was written stays beside it.
     """
-    temporary = file.with_name(f".tmp-{file.name}")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_name(file)
     try:
         with open(temporary, "x", encoding="utf-8") as opened:
             yield opened

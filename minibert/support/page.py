@@ -26,6 +26,14 @@ def fill_page(template: Path, data: Any) -> str:
     return page.replace(DATA, DATA.replace("></", f">{text}</"), 1)
 
 
+def is_filled(template: Path, file: Path) -> bool:
+    """Whether a file is a page made of this template: it begins as the template does, its title included."""
+    start, title = template.read_text("utf-8").partition("</title>")[0].split(POLICY)
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        head = opened.read(5000).partition("</title>")[0]
+    return head.startswith(start) and head.endswith(title)
+
+
 def content_policy(page: str, *rules: str) -> str:
     """A Content-Security-Policy that allows the page's own inline script and style, by their hashes, and `rules`."""
     allowed = ["default-src 'none'", "base-uri 'none'", *rules]

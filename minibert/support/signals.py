@@ -122,6 +122,8 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         handle_signals(stop)
         main()
+    except SystemExit as ended:  # of argparse, or of a command with a verdict
+        code = ended.code if isinstance(ended.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         code = last_word(error)
     handle_signals(signal.SIG_IGN)  # nothing is left to stop, and Python's shutdown would show a traceback

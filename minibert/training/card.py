@@ -73,7 +73,9 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
         parts.append(score_table(settings, scores))
     if (checkpoint / "answering.json").is_file():
         parts.append(
-            "## Calibration\n\n```json\n" + (checkpoint / "answering.json").read_text("utf-8").strip() + "\n```"
+            "## Calibration\n\n```json\n"
+            + (checkpoint / "answering.json").read_text("utf-8", errors="replace").strip()
+            + "\n```"
         )
     recipe = {key: value for key, value in settings.to_json().items() if key not in LEFT_OUT and value is not None}
     parts.append("## Recipe\n\n```json\n" + json.dumps(recipe, indent=1) + "\n```")

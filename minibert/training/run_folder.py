@@ -32,7 +32,7 @@ from minibert.support.streams import tell
 
 MANIFEST = "manifest.json"
 # By a run that was killed.
-LEFT_HALF_WRITTEN = (".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best", ".tmp-latest", ".tmp-metrics.jsonl")
+LEFT_HALF_WRITTEN = (".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best*", ".tmp-latest*", ".tmp-metrics.jsonl*")
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
 
 
@@ -169,6 +169,8 @@ def verify(checkpoint: Path) -> str | None:
     Raises OSError if it cannot be read now: that proves nothing about its content.
     """
     try:
+        if os.path.lexists(checkpoint / MANIFEST) and not (checkpoint / MANIFEST).is_file():
+            return f"{MANIFEST} is not a regular file"
         manifest, present = read_json(checkpoint / MANIFEST), os.listdir(checkpoint)
         if not isinstance(manifest, dict) or not set(manifest) >= NEEDED:
             return f"its manifest does not list {', '.join(sorted(NEEDED))}"

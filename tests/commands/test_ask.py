@@ -247,13 +247,14 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(command, tmp_
 def test_answers_that_end_early_leave_the_old_file_and_stay_beside_it(ask, tmp_path, monkeypatch):
     source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     source.write_bytes(as_lines(GOOD, GOOD))
-    target.write_text('{"id": "old"}\n', "utf-8")
+    target.write_text('{"id": "old", "answer": ""}\n', "utf-8")
     calls = iter([[[{"answer": "first"}]]])
     monkeypatch.setattr("minibert.commands.ask.ask_each", lambda *_: next(calls))  # the second batch raises
     with pytest.raises(StopIteration):
         ask("--input", source, "--output", target, "--batch_size", "1")
-    assert target.read_text("utf-8") == '{"id": "old"}\n'
-    assert json.loads((tmp_path / ".tmp-answers.jsonl").read_text("utf-8")) == {"id": "good", "answer": "first"}
+    assert target.read_text("utf-8") == '{"id": "old", "answer": ""}\n'
+    (left,) = tmp_path.glob(".tmp-answers.jsonl-*")
+    assert json.loads(left.read_text("utf-8")) == {"id": "good", "answer": "first"}
 
 
 def test_terminal_codes_in_an_answer_are_shown_and_not_obeyed(ask):
@@ -284,9 +285,9 @@ def test_output_onto_the_input_is_refused_and_loses_nothing(ask, tmp_path, monke
 
 def test_a_missing_input_leaves_the_output_alone(ask, tmp_path):
     target = tmp_path / "answers.jsonl"
-    target.write_text('{"id": "old"}\n', "utf-8")
+    target.write_text('{"id": "old", "answer": ""}\n', "utf-8")
     ask("--input", tmp_path / "no.jsonl", "--output", target).assert_refused("no.jsonl")
-    assert target.read_text("utf-8") == '{"id": "old"}\n'
+    assert target.read_text("utf-8") == '{"id": "old", "answer": ""}\n'
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")

@@ -58,3 +58,16 @@ def test_files_are_compared_without_torch_and_bad_ones_refused(command, tmp_path
     command("compare", tmp_path / "a.json", tmp_path / "b.json", "--data", data).assert_refused("b.json")
     command("compare", tmp_path / "a.json", "--data", data).assert_refused("SYSTEM")
     command("compare", *[tmp_path / "a.json"] * 2).assert_refused("--data")
+
+
+def test_terminal_codes_in_ids_and_names_are_shown_and_not_obeyed(command, tmp_path, monkeypatch):
+    code = "\x1b[2J\x9b\u202e"
+    monkeypatch.chdir(tmp_path)
+    data = json.loads(write_toy_squad(tmp_path / "toy.json", 1).read_text("utf-8"))
+    record = data["data"][0]["paragraphs"][0]["qas"][0]
+    record["id"] += code
+    for name, text in (("a", code), (code, record["answers"][0]["text"])):
+        (tmp_path / name).write_text(json.dumps({record["id"]: text}), "utf-8")
+    (tmp_path / "toy.json").write_text(json.dumps(data), "utf-8")
+    done = command("compare", "a", code, "--data", "toy.json")
+    assert done.code == 0 and not set(code) - set("[2J") & set(done.out) and "\\x1b" in done.out

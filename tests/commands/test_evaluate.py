@@ -301,13 +301,15 @@ def test_scores_are_printed_even_if_the_predictions_cannot_be_written(evaluate, 
     assert not list(tmp_path.glob("*predictions*")) and not list(tmp_path.glob(".tmp-*"))
 
 
-def test_predictions_are_written_even_if_nobody_reads_the_scores(evaluate, files, tmp_path, monkeypatch):
+def test_predictions_are_written_even_if_nobody_reads_the_scores(evaluate, command, files, tmp_path, monkeypatch):
     def dead(*_, **__):
         raise BrokenPipeError
 
     monkeypatch.setattr("minibert.commands.evaluate.print", dead, raising=False)
     assert evaluate("--data", files["V1"], "--predictions", tmp_path / "out.json").code == 1
     assert load(tmp_path / "out.json")
+    words = ["--score", tmp_path / "out.json", "--data", files["V1"], "--rows", tmp_path / "rows.csv"]
+    assert command("evaluate", *words).code == 1 and (tmp_path / "rows.csv").is_file()
 
 
 def test_bad_records_are_dropped_when_asked(evaluate, files, tmp_path):

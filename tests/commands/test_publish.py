@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 import minibert
 from tests.builders import ROOT, write_toy_squad
+from tests.commands.damage import sign
 
 SMALL = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 8, "epochs": 1}
 UPLOADED = {"README.md", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
@@ -119,3 +121,16 @@ def test_paths_of_this_machine_are_left_out(run, command, tmp_path):
 def test_what_is_refused(run, tiny_folder, command, words, says):
     folders = {"RUN": run.folder, "TINY": tiny_folder}
     command("publish", *[folders.get(word, word) for word in words]).assert_refused(says)
+
+
+def test_a_link_and_a_foreign_answering_file_are_not_published(run, command, tmp_path):
+    checkpoint = shutil.copytree(max(run.folder.glob("checkpoint-*")), tmp_path / "checkpoint")
+    words = ["--ckpt", checkpoint, "--name", "me/mine", "--dry_run"]
+    sign(checkpoint)
+    (tmp_path / "secret").write_text('{"password": "\x1b"}', "utf-8")
+    (checkpoint / "special_tokens_map.json").symlink_to(tmp_path / "secret")
+    command("publish", *words).assert_refused("is a link")
+    (checkpoint / "special_tokens_map.json").unlink()
+    for content in (b"caf\xe9", b'{"password": 1}'):
+        (checkpoint / "answering.json").write_bytes(content)
+        command("publish", *words).assert_refused("answering.json")

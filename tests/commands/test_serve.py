@@ -88,7 +88,8 @@ def test_a_bad_request_gets_one_line(server, body, says):
 
 
 @pytest.mark.parametrize(
-    ("length", "status"), [(str(MOST_BYTES + 1), 413), ("-1", 411), ("x", 411), ("\u00b2", 411), ("", 411)]
+    ("length", "status"),
+    [(str(MOST_BYTES + 1), 413), ("9" * 5000, 413), ("-1", 411), ("x", 411), ("\u00b2", 411), ("", 411)],
 )
 def test_a_request_without_a_fair_length_is_not_read(server, length, status):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
@@ -114,3 +115,16 @@ def test_it_needs_a_model_and_a_port(command, tiny_folder, server):
     command("serve").assert_refused("--ckpt")
     command("serve", "--ckpt", tiny_folder, "--port", 99999).assert_refused("--port")
     command("serve", "--ckpt", tiny_folder, "--port", server.server_port).assert_refused("in use", code=1)
+
+
+def test_weights_that_overflow_and_a_client_that_is_gone_end_one_request_only(server, monkeypatch, capfd):
+    def overflow(*_):
+        raise FloatingPointError("the weights overflow")
+
+    monkeypatch.setattr(server, "ask", overflow)
+    assert ask(server, "who ?") == (500, {"error": "the weights overflow"})
+    try:
+        raise BrokenPipeError("gone\x1b")
+    except BrokenPipeError:
+        server.handle_error(None, None)
+    assert capfd.readouterr().err == "serve: BrokenPipeError('gone\\x1b')\n"

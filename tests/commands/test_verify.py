@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minibert.support.files import fingerprint, write_json
+from minibert.training.run_folder import verify
 from tests.builders import write_toy_squad
 
 WEIGHTS = "model.safetensors"
@@ -144,6 +145,18 @@ def test_verify_finds_every_damage(command, run_folder, name, damage, matters):
     done = command("verify", "--model", run_folder)
     verdict = "MISSING" if damage is os.remove else "DAMAGED"
     assert done.code == 1 and f"  {verdict}  {name}  " in done.out and ", 1 damaged or missing, " in done.out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_manifest_that_is_a_fifo_is_not_waited_for(run_folder):
+    os.remove(run_folder / "checkpoint-6/manifest.json")
+    os.mkfifo(run_folder / "checkpoint-6/manifest.json")
+    assert "not a regular file" in str(verify(run_folder / "checkpoint-6"))
+
+
+def test_verify_shows_a_folders_name_and_does_not_obey_it(command, run_folder):
+    done = command("verify", run_folder.rename(run_folder.with_name("run\x1b[2J")))
+    assert done.code == 0 and "\x1b" not in done.out
 
 
 def test_verify_of_the_default_model_compares_with_the_pinned_hashes(command, minilm_folder, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from minibert.support.files import (
     read_text,
     regular,
     remove,
+    replacing,
     run_lock,
     sync_to_disk,
     write_atomically,
@@ -132,10 +133,10 @@ def test_a_file_is_replaced_only_once_its_content_is_on_the_disk(tmp_path, monke
     """Otherwise a power failure could leave the new name with no content."""
     events: list = []
     replace = os.replace
-    monkeypatch.setattr(files, "sync_to_disk", lambda path: events.append(path.name))
+    monkeypatch.setattr(files, "sync_to_disk", lambda path: events.append(path.name[:10]))
     monkeypatch.setattr(os, "replace", lambda old, new: (events.append("replace"), replace(old, new)))
     write_atomically(tmp_path / "a.txt", "new")
-    assert events == [".tmp-a.txt", "replace", tmp_path.name] and (tmp_path / "a.txt").read_text() == "new"
+    assert events == [".tmp-a.txt", "replace", tmp_path.name[:10]] and (tmp_path / "a.txt").read_text() == "new"
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
@@ -281,11 +282,37 @@ def test_only_a_regular_file_is_opened(tmp_path):
 
 
 @needs_links
-def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path):
+def test_a_temporary_name_that_is_taken_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mine").write_text("precious")
-    (tmp_path / ".tmp-file").symlink_to(tmp_path / "mine")
+    (tmp_path / ".tmp-file").hardlink_to(tmp_path / "mine")
     write_atomically(tmp_path / "file", "new")
-    assert [(tmp_path / name).read_text() for name in ("mine", "file")] == ["precious", "new"]
+    with replacing(tmp_path / "file") as opened:
+        opened.write("newer")
+    assert [(tmp_path / name).read_text() for name in ("mine", ".tmp-file", "file")] == ["precious"] * 2 + ["newer"]
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0")
+    (tmp_path / ".tmp-file-0").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "file", "other")
+    assert [(tmp_path / name).read_text() for name in ("mine", "file")] == ["precious", "newer"]
+
+
+def test_two_writers_of_one_file_never_mix(tmp_path):
+    with replacing(tmp_path / "file") as first:
+        first.write("first")
+        with replacing(tmp_path / "file") as second:
+            second.write("second")
+        assert (tmp_path / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "first"
+
+
+def test_a_signal_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "sync_to_disk", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", "new")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from minibert.support.page import DATA, POLICY, content_policy, fill_page
+from minibert.support.page import DATA, POLICY, content_policy, fill_page, is_filled
 
-TEMPLATE = f"<html><head>{POLICY}<style>p {{ color: red }}</style></head>{DATA}<script>\nrun();\n</script></html>"
+HEAD = f"<head>{POLICY}<title>ours</title><style>p {{ color: red }}</style></head>"
+TEMPLATE = f"<html>{HEAD}{DATA}<script>\nrun();\n</script></html>"
 
 
 @pytest.fixture
@@ -39,3 +40,12 @@ def test_the_policy_names_the_hash_of_script_and_style(template):
 def test_numbers_that_json_lacks_are_refused(template):
     with pytest.raises(ValueError):
         fill_page(template, {"score": float("nan")})
+
+
+def test_a_page_is_known_by_its_template(template, tmp_path):
+    page = tmp_path / "mine.html"
+    page.write_text(fill_page(template, [1]), "utf-8")
+    assert is_filled(template, page)
+    for other in (b"", b"mine", b"<!doctype html><title>mine</title>", b"\xff"):
+        page.write_bytes(other)
+        assert not is_filled(template, page)

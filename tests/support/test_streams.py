@@ -42,7 +42,7 @@ def score(tmp_path):
 )
 def test_a_command_with_closed_or_full_streams(score, redirection, code, says):
     done = score(redirection)
-    assert done.returncode == code and done.stderr.startswith(says) and b"Traceback" not in done.stderr
+    assert done.returncode == code and says in done.stderr and b"Traceback" not in done.stderr
     assert (b'"exact_match"' in done.stdout) == (code == 0)
 
 
@@ -71,3 +71,12 @@ def test_a_line_on_stderr_is_short_and_keeps_its_ends(capsys):
     line = capsys.readouterr().err
     assert line.startswith("first ") and line.endswith(" last\n") and len(line) < LONGEST_LINE + 50
     assert shortened("short") == "short"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", ["--version", "--help"])
+def test_the_version_and_the_commands_need_no_traceback_either(words):
+    command = [sys.executable, "-m", "minibert", words]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith(b"error: ") and b"Traceback" not in done.stderr
