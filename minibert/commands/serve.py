@@ -118,7 +118,9 @@ class Handler(BaseHTTPRequestHandler):
         is_form = self.path == "/explain"
         try:
             request = (
-                {key: values[-1] for key, values in parse_qs(body.decode()).items()} if is_form else json.loads(body)
+                {key: values[-1] for key, values in parse_qs(body.decode(), True, errors="strict").items()}
+                if is_form
+                else json.loads(body)
             )
             values = [request.get(name) for name in ("question", "context")] if isinstance(request, dict) else [None]
             if not all(isinstance(value, str) for value in values):

@@ -103,7 +103,8 @@ def test_the_explanation_is_a_page_of_its_own(server):
     form = urlencode({"question": "who made it ?", "context": CONTEXT}).encode()
     status, headers, body = request(server, "POST", "/explain", form)
     assert status == 200 and headers["Content-Type"].startswith("text/html") and b"default-src 'none'" in body
-    assert request(server, "POST", "/explain", b"question=a")[0] == 400
+    for bad in (b"question=a", b"question=a&context=%ff", b"question=a&context=%ed%a0%80"):
+        assert request(server, "POST", "/explain", bad)[0] == 400
 
 
 def test_other_paths_and_methods_are_refused(server):
