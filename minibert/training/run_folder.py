@@ -32,7 +32,10 @@ from minibert.support.streams import tell
 
 MANIFEST = "manifest.json"
 # By a run that was killed.
-LEFT_HALF_WRITTEN = (".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best*", ".tmp-latest*", ".tmp-metrics.jsonl*")
+LEFT_HALF_WRITTEN = (
+    *(".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best-*", ".tmp-latest-*", ".tmp-metrics.jsonl-*"),
+    *(".tmp-README.md-*", "checkpoint-*/.tmp-eval_results.json-*"),
+)
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
 
 
