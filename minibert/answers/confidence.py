@@ -62,8 +62,8 @@ def features(prediction: Prediction) -> np.ndarray:
     """(spans, FEATURES) of the answers of one question.
 
     log_score: natural logarithm of `score`; its weight is the inverse of a temperature. log_length: of the answer's
-    characters, because a long answer is rarely an exact match. Left out: the margin to the second answer, the null odds and
-    the length of the context, which for one half-trained model together lowered the Brier score by less than 0.001.
+    characters, because a long answer is rarely an exact match. Left out: the margin to the second answer, the null odds
+    and the length of the context. For one half-trained model they lowered the Brier score by less than 0.001.
     """
     lengths = prediction.characters[:, 1] - prediction.characters[:, 0]
     log_scores = np.log(np.maximum(prediction.scores, 1e-30, dtype=np.float64))
