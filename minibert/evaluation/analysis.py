@@ -1,4 +1,4 @@
-"""What went wrong, and where: a row per question, slices of them, human agreement, suspect labels, calibration.
+"""What went wrong, and where: a row per question, slices of them, human agreement, suspect labels.
 
 In: examples, {id: predicted text} and, where a model gave them, the n best answers of each question. Out: `Row`s, and
 tables over them. Nothing here loads torch: a file of predictions of any program can be analysed.
@@ -351,29 +351,6 @@ def suspects(rows: Iterable[Row]) -> list[Row]:
 def certainty(row: Row) -> float | None:
     """The confidence of a row, or the score where the predictions have no confidence."""
     return row.score if row.confidence is None else row.confidence
-
-
-def reliability(rows: Sequence[Row], bins: int = 10) -> tuple[list[tuple[float, float, int]], float]:
-    """(mean certainty, share of exact matches, questions) of each bin of equal width, and the calibration error.
-
-    The error (ECE) is the distance between the first two, weighted by questions; 0 means that of the answers given
-    with certainty 0.7, 70 % are right.
-    """
-    pairs = np.array([(value, row.exact_match) for row in rows if (value := certainty(row)) is not None]).reshape(-1, 2)
-    place = np.minimum((pairs[:, 0] * bins).astype(int), bins - 1)
-    parts = [pairs[place == i] for i in range(bins)]
-    points = [(float(part[:, 0].mean()), float(part[:, 1].mean()), len(part)) for part in parts if len(part)]
-    return points, sum(abs(sure - right) * count for sure, right, count in points) / max(1, len(pairs))
-
-
-def risk_coverage(rows: Sequence[Row], points: int = 100) -> list[tuple[float, float]]:
-    """(share of questions answered, share of those answered wrongly) if only the most certain ones are answered."""
-    pairs = [(value, row.exact_match) for row in rows if (value := certainty(row)) is not None]
-    right = np.array([exact for _, exact in sorted(pairs, key=lambda pair: -pair[0])])
-    answered = np.arange(1, len(right) + 1)
-    risk = 1 - np.cumsum(right) / answered
-    shown = sorted(set(np.linspace(0, max(0, len(right) - 1), points).round().astype(int).tolist()))
-    return [(float(answered[i] / len(right)), float(risk[i])) for i in shown if i < len(right)]
 
 
 def is_table(file: str | Path) -> bool:

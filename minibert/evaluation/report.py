@@ -24,11 +24,10 @@ from minibert.evaluation.analysis import (
     certainty,
     human_ceiling,
     means,
-    reliability,
-    risk_coverage,
     slices,
     suspects,
 )
+from minibert.evaluation.calibration import calibration_error, reliability, risk_coverage
 from minibert.evaluation.intervals import interval, paired_interval, permutation_p
 from minibert.support.files import finite, refuse
 from minibert.support.page import fill_page
@@ -40,6 +39,7 @@ SHOWN_ANSWERS = 5
 LEAST_PROBABILITY = 0.02  # of a token to be kept; more would double the page
 QUESTIONS_TOGETHER = 64
 LOSS_POINTS = 400  # of a curve
+RISK_POINTS = 100
 DEVLIN, RAJPURKAR = "Devlin et al. 2019, arXiv:1810.04805", "Rajpurkar et al. 2016, arXiv:1606.05250"
 # By the id of a file's first question: its number of questions, and published results on the whole file, in percent.
 PUBLISHED: dict[str, tuple[int, list[tuple[str, float, float, str]]]] = {
@@ -72,12 +72,26 @@ class Source:
     metrics: Sequence[Mapping[str, Any]] = ()  # the lines of the run's metrics.jsonl
 
 
+def trust(rows: Sequence[Row]) -> dict[str, Any]:
+    """How far the certainties can be trusted: [mean certainty, share right, questions] of each bin, their mean distance
+    (ECE), and [share of questions answered, share of those wrong] if only the surest are answered."""
+    known = [(value, row.exact_match) for row in rows if (value := certainty(row)) is not None]
+    if not known:
+        return {"reliability": [], "calibration_error": 0.0, "risk": []}
+    sure, right = np.array(known, float).T
+    coverage, risk = risk_coverage(sure, right)
+    shown = np.unique(np.linspace(0, len(risk) - 1, RISK_POINTS).round().astype(int))
+    return {
+        "reliability": [[claimed, share, count] for count, claimed, share in reliability(sure, right) if count],
+        "calibration_error": calibration_error(sure, right),
+        "risk": np.stack([coverage, risk], axis=1)[shown].tolist(),
+    }
+
+
 def make_report(
     examples: Sequence[Example], rows: Sequence[Row], source: Source, other: tuple[str, Sequence[Row]] | None = None
 ) -> str:
     """The page. other: a second system's name and rows, on the same questions."""
-    sure = [certainty(row) is not None for row in rows]
-    points, error = reliability(rows)
     size, published = PUBLISHED.get(examples[0].id, (0, []))
     data = {
         "system": source.system,
@@ -92,9 +106,7 @@ def make_report(
         "slices": [[name.replace("_", " "), UNITS[name], parts] for name, parts in slices(rows).items() if parts],
         "errors": list(ERRORS),
         "certainty": "confidence" if any(row.confidence is not None for row in rows) else "score",
-        "reliability": points,
-        "calibration_error": error,
-        "risk": risk_coverage(rows) if any(sure) else [],
+        **trust(rows),
         "explorer": explorer(examples, rows, source, other),
         "other": comparison(rows, *other) if other else None,
     }

@@ -12,8 +12,6 @@ from minibert.evaluation.analysis import (
     human_ceiling,
     make_rows,
     means,
-    reliability,
-    risk_coverage,
     slices,
     suspects,
     write_rows,
@@ -174,20 +172,6 @@ def test_suspects_share_no_word_and_begin_with_the_surest():
     examples = [example("anna", name=name) for name in "abc"]
     rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
     assert [r.id for r in suspects(rows)] == ["b", "a"]
-
-
-def test_calibration_of_scores_that_say_too_much():
-    sure = [0.95, 0.9, 0.85, 0.15]
-    listed = {
-        str(i): [{"text": "anna" if i < 2 else "iron", "start": 0, "end": 1, "score": s}] for i, s in enumerate(sure)
-    }
-    examples = [example("anna", name=str(i)) for i in range(4)]
-    rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
-    points, error = reliability(rows)
-    assert points == [pytest.approx(p) for p in ((0.15, 0, 1), (0.85, 0, 1), (0.925, 1, 2))]
-    assert error == pytest.approx((0.15 + 0.85 + 2 * 0.075) / 4)
-    assert risk_coverage(rows) == [pytest.approx(p) for p in ((0.25, 0), (0.5, 0), (0.75, 1 / 3), (1, 0.5))]
-    assert reliability([]) == ([], 0) and risk_coverage([]) == []
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
