@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP, exit codes, and the last line of a command.
 
-In: a command's main function. Out: its exit code, and one `error:` line on stderr in place of a traceback. A signal
+In: a command's main function. Out: its exit code, and one line on stderr in place of a traceback. A signal
 raises `Stopped` at once, except within `StopSignals`: training ends its step and saves first.
 
 SIGHUP, which says that the terminal was closed, is like SIGTERM, unless it is ignored, as under nohup. It never counts
@@ -156,7 +156,7 @@ def last_word(error: BaseException) -> int:
     """Say why a command ends, and return its exit code. An unexpected error is raised again, with its traceback."""
     if Stopped.latest or isinstance(error, KeyboardInterrupt):
         number = Stopped.latest or signal.SIGINT
-        return complain(f"stopped by {Stopped(number)}", 128 + number)
+        return last_line(f"stopped by {Stopped(number)}", 128 + number)  # what the user asked for is no error
     cause = error.__cause__ or error  # what is said of a file may have no other reason
     if is_out_of_memory(cause):
         return complain(f"out of memory: {LESS_MEMORY} ({(str(cause) or type(cause).__name__).splitlines()[0]})", 1)
@@ -182,6 +182,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def complain(message: object, code: int) -> int:
     """Write one `error:` line to stderr and return the code. Control characters from files are escaped."""
+    return last_line("error: " + " ".join(str(message).split()), code)
+
+
+def last_line(line: str, code: int) -> int:
+    """Write the last line to stderr and return the code."""
     handle_signals(signal.SIG_IGN)  # another signal must not interrupt this line
-    tell("error: " + " ".join(str(message).split()))
+    tell(line)
     return code

@@ -314,7 +314,7 @@ def test_a_line_is_answered_while_the_input_stays_open_and_ctrl_c_ends_it(tiny_f
             watchdog.cancel()
             child.kill()
     assert waits[1] < 1.5  # the first one waited for the model
-    assert (child.returncode, err.strip()) == (130, "error: stopped by Ctrl-C")
+    assert (child.returncode, err.strip()) == (130, "stopped by Ctrl-C")
 
 
 # --- batches of the stream

@@ -16,9 +16,9 @@ from tests.builders import ROOT
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 CODES = {TERM: 143, INT: 130}
-LAST_LINES = {TERM: "error: stopped by SIGTERM\n", INT: "error: stopped by Ctrl-C\n"}
+LAST_LINES = {TERM: "stopped by SIGTERM\n", INT: "stopped by Ctrl-C\n"}
 if hasattr(signal, "SIGHUP"):
-    CODES[signal.SIGHUP], LAST_LINES[signal.SIGHUP] = 129, "error: stopped by SIGHUP\n"
+    CODES[signal.SIGHUP], LAST_LINES[signal.SIGHUP] = 129, "stopped by SIGHUP\n"
 
 
 class Exited(BaseException):

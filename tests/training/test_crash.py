@@ -241,7 +241,7 @@ def test_a_pointer_of_noise_does_not_stop_a_run(tmp_path, parts):
 def test_a_run_stopped_after_a_step_ends_as_the_whole_one(tmp_path, train, job, whole, stop):
     words = [*job, "--output_dir", tmp_path / "run"]
     stopped = train(*words, fault=at_step(stop, signal.SIGTERM))
-    assert stopped.code == 143 and stopped.err.splitlines()[-1] == "error: stopped by SIGTERM"
+    assert stopped.code == 143 and stopped.err.splitlines()[-1] == "stopped by SIGTERM"
     newest = find_checkpoint(tmp_path / "run")
     assert newest.name == f"checkpoint-{stop}" and not read_scores(newest)  # an epoch's evaluation is still to come
     assert train(*words, "--resume").code == 0
@@ -254,7 +254,7 @@ def test_a_run_stopped_in_an_evaluation_makes_up_for_it(tmp_path, train, job, wh
     words = [*job, "--output_dir", tmp_path / "run", "--eval_batch_size", "4"]
     fault = {"at": "minibert.answers.predict.collate", "call": 3 * (evaluation - 1) + 2, "signals": [signal.SIGTERM]}
     stopped = train(*words, fault=fault)
-    assert stopped.code == 143 and stopped.err == "error: stopped by SIGTERM\n"
+    assert stopped.code == 143 and stopped.err == "stopped by SIGTERM\n"
     newest = find_checkpoint(tmp_path / "run")
     assert newest.name == f"checkpoint-{STEPS_PER_EPOCH * (evaluation - 1)}" and not read_scores(newest)
     assert train(*words, "--resume").code == 0

@@ -25,7 +25,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 CODES = {TERM: 143, INT: 130, HUP: 129}
 LAST_WORDS = {
-    number: f"error: stopped by {name}" for number, name in {TERM: "SIGTERM", INT: "Ctrl-C", HUP: "SIGHUP"}.items()
+    number: f"stopped by {name}" for number, name in {TERM: "SIGTERM", INT: "Ctrl-C", HUP: "SIGHUP"}.items()
 }
 
 
@@ -318,7 +318,7 @@ def test_sigterm_to_the_launcher_saves_once_and_ends_all(tmp_path, job):
     assert launcher.returncode != 0 and time.monotonic() - begin < 30
     # A rank may hear from the other one that it has to stop before its own signal comes.
     assert errors.count("SIGTERM: stopping after this step") >= 1, errors
-    assert errors.count("error: stopped by SIGTERM") == 2 and 'train.py", line' not in errors, errors
+    assert errors.count("stopped by SIGTERM") == 2 and 'train.py", line' not in errors, errors
     newest, before = [path.name for path in checkpoints(run)][:-3:-1]
     assert_resumable(run)
     assert step_of(run) == int(newest[11:]) <= int(before[11:]) + 2  # saved once, each epoch has 2 steps
