@@ -53,7 +53,7 @@ def explain(reader: QuestionAnswering, question: str, context: str, max_answer_l
 
 
 def window_of(prediction: Prediction, windows: Windows, logits: tuple[np.ndarray, np.ndarray]) -> int:
-    """The window whose logits the best answer has; the first one if there is no answer."""
+    """The index of the window that the best answer comes from; 0 if there is no answer."""
     if not len(prediction.scores):
         return 0
     start = prediction.characters[0, 0]

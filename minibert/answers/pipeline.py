@@ -228,8 +228,8 @@ class QuestionAnswering:
     def widen(self, answers: list[dict[str, Any]], context: str) -> list[dict[str, Any]]:
         """Answers with both ends moved outward to the borders of words, best first.
 
-        Words are the tokenizer's, before it cuts them into pieces. Scores of equal text, upper or lower case, are added
-        up, wherever it stands; the place is that of the best one. Both as that pipeline did.
+        A word is what the tokenizer splits into pieces. As in the removed pipeline, answers of equal text become one,
+        whatever their case: its score is their sum, its place the one of the highest score.
         """
         encoding = self.tokenizer.backend.encode(context, add_special_tokens=False)
         widened: dict[str, dict[str, Any]] = {}

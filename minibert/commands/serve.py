@@ -2,8 +2,8 @@
 
     minibert serve --ckpt runs/first
 
-Not for the internet: there is no login, no encryption, and one question at a time is answered. So it listens on the
-loopback address alone, and refuses requests that a page of another site sends (their Host or Origin differs).
+Not for the internet: it has no login and no encryption, and answers one question at a time. It listens only on the
+loopback address. It refuses requests from pages of other sites, whose Host or Origin header differs.
 """
 
 import json

@@ -56,6 +56,7 @@ TWO_RANKS = """
 import json, sys, time, torch
 from pathlib import Path
 from minibert.support import ranks
+from minibert.support.errors import BadInput
 from minibert.support.signals import run_command
 
 @run_command
@@ -70,6 +71,13 @@ def main():
             time.sleep(0.3)
             file.write_text("written by rank 0")
         found["saw"] = file.exists()
+    found["unequal"] = []
+    for facts, package in (({"a": 1}, ranks.PACKAGE), ({"a": ranks.rank()}, ranks.PACKAGE), ({}, Path(sys.argv[2]))):
+        ranks.PACKAGE = package
+        try:
+            ranks.check_equal(facts)
+        except BadInput as error:
+            found["unequal"].append(error.where)
     print(json.dumps(found))
 """
 
@@ -83,9 +91,12 @@ def test_two_ranks_agree_and_end_cleanly(tmp_path):
     place |= {"CUDA_VISIBLE_DEVICES": ""}
     if loopback := {"linux": "lo", "darwin": "lo0"}.get(sys.platform):
         place["GLOO_SOCKET_IFNAME"] = loopback
+    for rank in range(2):  # two versions of the package
+        (tmp_path / f"code {rank}").mkdir()
+        (tmp_path / f"code {rank}" / "module.py").write_text(f"VERSION = {rank}")
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO_RANKS, str(tmp_path / "file")],
+            [sys.executable, "-c", TWO_RANKS, str(tmp_path / "file"), str(tmp_path / f"code {rank}")],
             cwd=ROOT,
             env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -110,4 +121,5 @@ def test_two_ranks_agree_and_end_cleanly(tmp_path):
             "sum": [2.0, 30.0],
             "flags": [False, True, True],
             "saw": True,
+            "unequal": ["a", "code of minibert"],
         }

@@ -24,9 +24,7 @@ SMALL = ["--max_seq_length", "64", "--doc_stride", "16", "--dtype", "float32", "
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 CODES = {TERM: 143, INT: 130, HUP: 129}
-LAST_WORDS = {
-    number: f"stopped by {name}" for number, name in {TERM: "SIGTERM", INT: "Ctrl-C", HUP: "SIGHUP"}.items()
-}
+LAST_WORDS = {number: f"stopped by {name}" for number, name in {TERM: "SIGTERM", INT: "Ctrl-C", HUP: "SIGHUP"}.items()}
 
 
 def assert_stopped(process: Process, code: int | None, number: int, run: Path) -> None:
