@@ -218,7 +218,8 @@ class Training:
 
     def figures(self) -> str:
         """What the progress shows: this rank's mean loss since the last line of metrics.jsonl, rate and speed."""
-        since = self.position.step % LOG_STEPS
+        _, logged_step, _ = self.last_log
+        since = 0 if self.position.step == logged_step else self.position.step % LOG_STEPS
         loss = float(self.recent_loss) * ranks.world_size() / since if since else self.shown_loss
         began, _, windows = self.loop_began
         speed = (self.position.windows - windows) / (time.perf_counter() - began)

@@ -268,3 +268,13 @@ def test_a_position_out_of_the_run_is_refused(tmp_path, tokenizer, train_set, ch
     (checkpoint / "trainer_state.json").write_text(json.dumps(state), "utf-8")
     with pytest.raises(BadInput, match="position: expected update"):
         Training(still_model(), tokenizer, train_set, settings, CPU).resume(checkpoint)
+
+
+def test_the_progress_shows_the_loss_of_the_steps_since_the_last_line(tmp_path, tokenizer, train_set):
+    """Also after the last step, whose line of metrics.jsonl has just been written."""
+    run = make_settings(tmp_path / "run", max_steps=3)
+    (tmp_path / "run").mkdir()
+    training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float32))
+    training.train()
+    (line,) = [json.loads(text) for text in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    assert line["step"] == 3 and training.figures().startswith(f"loss {line['loss']:.3f}, lr ")
