@@ -155,6 +155,8 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
     for name, entry in entries.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"expected dtype, shape and data_offsets of {name!r}")
+        if not isinstance(entry["dtype"], str):
+            raise ValueError(f"expected the name of a dtype of {name!r}")
         numbers = [entry["shape"], entry["data_offsets"]]
         if not all(isinstance(row, list) and all(type(n) is int and n >= 0 for n in row) for row in numbers):
             raise ValueError(f"expected lists of whole numbers as shape and data_offsets of {name!r}")

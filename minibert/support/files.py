@@ -36,10 +36,11 @@ OTHER_FORMATS = {
 }
 
 
-def read_json(file: str | os.PathLike) -> Any:
+def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = None) -> Any:
     """Parse a UTF-8 JSON file, with or without a byte order mark; BadInput says where it fails and what it seems to be.
 
     Stricter than `json`: a key that appears twice in one object, NaN and infinite numbers are errors.
+    constant: what to do with NaN and Infinity instead, a function of the word that returns the value.
     """
     raw = read_bytes(file)
     for start, what in OTHER_FORMATS.items():
@@ -49,7 +50,7 @@ def read_json(file: str | os.PathLike) -> Any:
     if not text.strip():
         raise BadInput(file, "", "the file is empty")
     try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=constant or refuse, parse_float=finite)
     except json.JSONDecodeError as error:
         hint = "; JSON lines? expected one JSON object" if error.msg == "Extra data" else ""
         raise BadInput(file, f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}{hint}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import NOT_JSON, lines_of, read_bytes, read_json, read_text
+from minibert.support.files import lines_of, read_bytes, read_json, read_text
 
 # Formats that only other libraries read: first bytes -> name, and the function of pandas.
 BINARY = {
@@ -112,14 +112,9 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         top: Any = json_lines(file, nan_lines)
     else:
         refuse_format(file, name)
-        try:
-            top = read_json(file)
-        except BadInput as error:
-            if not error.what.endswith(NOT_JSON):
-                raise
-            text = read_text(file)
-            nan_lines = lines_of(text, "NaN", "Infinity", "-Infinity")
-            top = json.loads(text, parse_constant=lambda _: None)
+        words = list[str]()
+        top = read_json(file, constant=words.append)  # which returns None: NaN is null
+        nan_lines = lines_of(read_text(file), *words) if words else []
     inner = find_format(file, top)
     if not inner:
         return name, top, nan_lines
@@ -220,7 +215,7 @@ def delimiter(text: str) -> str:
 
 def column_names(text: str) -> list[str]:
     """The columns that a table's first line names, as they are called here."""
-    line = text[:MOST_IN_A_HEADER].partition("\n")[0].rstrip("\r").replace("\0", "")
+    line = text[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
     header = next(csv.reader([line], delimiter=delimiter(text)), [])
     return [column_name(name) for name in header]
 

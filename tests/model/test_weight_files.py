@@ -152,6 +152,7 @@ BROKEN = [
     *((query(data_offsets=row), WEIGHTS, INCOMPLETE) for row in ([0], [2304, 0], [-1, 2303], "0 1", {})),
     (query(dtype="F64"), WEIGHTS, INCOMPLETE),
     (query(dtype="F33"), WEIGHTS, f"'{QUERY}': expected dtype"),
+    (query(dtype=["F32"]), WEIGHTS, INCOMPLETE),
     (query(extra=1), WEIGHTS, INCOMPLETE),
     (header(lambda entries: entries.pop(QUERY) and None), WEIGHTS, INCOMPLETE),
     (header(lambda entries: entries | {"__metadata__": {"format": 1}}), WEIGHTS, INCOMPLETE),

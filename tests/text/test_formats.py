@@ -242,6 +242,22 @@ def test_nan_is_refused_with_its_line_and_read_as_null_by_the_converter(tmp_path
     assert convert(table)[2] == ["line 1"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"data": [NaN, {]}',
+        '{"x": NaN, "y": ' + "[" * 9000,
+        '{"x": 1e999}',
+        '{"x": NaN, "a": 1, "a": 2}',
+        "{,\r}",
+        "a\rb",
+    ],
+)
+def test_what_is_neither_json_nor_a_table_is_refused(tmp_path, content):
+    with pytest.raises(BadInput):
+        convert(write(tmp_path, content))
+
+
 def test_a_bad_line_of_json_lines_is_named(tmp_path):
     with pytest.raises(BadInput, match="is not JSON") as caught:
         convert(write(tmp_path, lines(HF) + '{"id": \n'))
