@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from minibert.answers.pipeline import pipeline
@@ -142,6 +144,38 @@ def test_many_questions_are_answered_in_parts(tiny_folder, tokenizer, monkeypatc
     for one, expected in zip(predict(model, tokenizer, EXAMPLES, CPU), whole, strict=True):
         assert one.best().text == expected.best().text
         assert one.best().score == pytest.approx(expected.best().score, rel=1e-4)
+
+
+ODD = st.text(
+    "a bclok\u00e9e\u0301\u0323\u0130\u4e00\u4e8c\ud55c\U0001f600\u200d\ufe0f\u0939\u093f\n\x00.,-", max_size=60
+)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    contexts=st.lists(ODD | st.text(max_size=60), min_size=1, max_size=6),
+    draw=st.randoms(use_true_random=False),
+    batch_size=st.integers(1, 6),
+)
+def test_an_answer_depends_on_nothing_but_its_question_and_context(tiny_folder, tokenizer, contexts, draw, batch_size):
+    """The n-best of a question alone, and among others in another order, batch and padding. Ties may change places."""
+    model = prepare(load_model(tiny_folder), CPU)
+    examples = [
+        Example(str(i), "", draw.choice(["who", "who made it", "\u00e9?"]), text) for i, text in enumerate(contexts)
+    ]
+    sizes = {"max_seq_length": 16, "doc_stride": 4, "n_best_size": 5}
+    alone = {one.id: predict(model, tokenizer, [one], CPU, **sizes)[0] for one in examples}
+    draw.shuffle(examples)
+    together = predict(model, tokenizer, examples, CPU, eval_batch_size=batch_size, **sizes)
+    for example, found in zip(examples, together, strict=True):
+        expected = alone[example.id]
+        sums = np.array([answer.logit_sum for answer in expected.answers])
+        np.testing.assert_allclose([answer.logit_sum for answer in found.answers], sums, atol=1e-4)
+        assert found.null_odds == pytest.approx(expected.null_odds, abs=1e-4)
+        for i, (one, other) in enumerate(zip(found.answers, expected.answers, strict=True)):
+            is_last_or_tied = i == len(sums) - 1 or np.sum(np.abs(sums - sums[i]) < 1e-4) > 1
+            assert one.text == example.context[one.start : one.end]
+            assert (one.start, one.end) == (other.start, other.end) or is_last_or_tied
 
 
 @pytest.mark.parametrize("scale", [1e38, 3e38])
