@@ -3,7 +3,8 @@
     python -m benchmarks.ranking --model runs/shifts --data dev-v1.1.json --questions 1000
 
 Each question is asked over its own paragraph and 9 others of the same article, and over it and 9 of other articles. For
-each candidate: how often the own paragraph comes first, and how often the first answer is an exact match.
+each candidate: how often the own paragraph comes first, and how often the first answer is an exact match. `--peer` also
+asks the pipeline of transformers 4.57 about each document and ranks by its score; it needs that version installed.
 """
 
 import argparse
@@ -25,6 +26,13 @@ CANDIDATES: dict[str, Callable[[Prediction], float]] = {
     "logit sum above the null": lambda one: -one.null_odds,
     "logit sum above half of the null": lambda one: one.best().logit_sum - one.null.logit_sum / 2,
 }
+PEER = "transformers' pipeline, by its score"
+
+
+def load_peer(model: str) -> Callable[..., dict]:
+    from transformers import pipeline as peer
+
+    return peer("question-answering", model=model, tokenizer=model, device="cpu")
 
 
 def main() -> None:
@@ -32,11 +40,14 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--peer", action="store_true", help="the pipeline of transformers 4.57 too")
     options = parser.parse_args()
     reader, examples = pipeline(model=options.model), read_squad(options.data)
     paragraphs = list(dict.fromkeys((example.title, example.context) for example in examples))
     drawn = random.Random(0)
-    counts = {place: {name: np.zeros(2) for name in CANDIDATES} for place in ("same article", "other articles")}
+    names = [*CANDIDATES, *[PEER] * options.peer]
+    counts = {place: {name: np.zeros(2) for name in names} for place in ("same article", "other articles")}
+    theirs = load_peer(options.model) if options.peer else None
     chosen = drawn.sample(examples, min(options.questions, len(examples)))
     for example in chosen:
         for place, count in counts.items():
@@ -48,10 +59,14 @@ def main() -> None:
             contexts = [example.context, *drawn.sample(others, min(OTHERS, len(others)))]
             asked = [Example(str(i), "", example.question, context) for i, context in enumerate(contexts)]
             predictions = reader.predictions(asked, {})
-            for name, value in CANDIDATES.items():
-                first = int(np.argmax([value(one) for one in predictions]))
-                text = predictions[first].best().text
-                is_match = max(exact_match(text, gold.text) for gold in example.answers)
+            texts = [one.best().text for one in predictions]
+            ranked = {name: ([value(one) for one in predictions], texts) for name, value in CANDIDATES.items()}
+            if theirs:
+                found = [theirs(question=example.question, context=context) for context in contexts]
+                ranked[PEER] = [one["score"] for one in found], [one["answer"] for one in found]
+            for name, (values, answers) in ranked.items():
+                first = int(np.argmax(values))
+                is_match = max(exact_match(answers[first], gold.text) for gold in example.answers)
                 count[name] += first == 0, is_match
     for place, count in counts.items():
         for name, sums in count.items():
