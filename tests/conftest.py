@@ -1,11 +1,13 @@
 """Fixtures of all tests: the tiny tokenizer and model folders, and the folder of real SQuAD files."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import save_model
@@ -71,4 +73,14 @@ def still_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
     folder = tmp_path_factory.mktemp("still")
     config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     save_model(draw_weights(BertForQuestionAnswering(config)), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def headless_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """The tiny model without a span head."""
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("headless") / "model")
+    tensors = load_file(folder / "model.safetensors")
+    encoder = {name: tensor for name, tensor in tensors.items() if not name.startswith("qa_outputs")}
+    save_file(encoder, folder / "model.safetensors", {"format": "pt"})
     return folder

@@ -44,9 +44,11 @@ class Answering:
     no_answer: Mapping[str, float] | None = None
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
 
-    def confidences(self, prediction: Prediction) -> np.ndarray | None:
-        """(spans,) probability that each answer is right; None without a fit."""
-        return None if self.confidence is None else apply(self.confidence, FEATURES, features(prediction))
+    def confidences(self, prediction: Prediction) -> list[float] | list[None]:
+        """The probability that each answer is right; None for each without a fit."""
+        if self.confidence is None:
+            return [None] * len(prediction.scores)
+        return apply(self.confidence, FEATURES, features(prediction)).tolist()
 
     def null_confidence(self, prediction: Prediction) -> float | None:
         """Probability that "no answer" is right; None without a fit."""

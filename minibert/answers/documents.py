@@ -4,7 +4,7 @@
 answer minus that of the document's "no answer" (the negative of its null odds): both come from the same document, and
 training has taught the model what "not here" looks like. docs/guide.md has the measurement.
 
-In: a `Prediction` for each document. Out: `Found` answers. Next: `pipeline.py`.
+In: a `Prediction` for each document. Out: `Found` answers. Next: `inputs.py`.
 """
 
 from collections.abc import Sequence
@@ -58,11 +58,10 @@ def find_answers(
 
 def answers_of(document: int, prediction: Prediction, answering: Answering) -> list[Found]:
     """The answers of one document with their odds and confidences."""
-    confidences = answering.confidences(prediction)
     null = prediction.null.logit_sum
     return [
-        Found(document, answer, null - answer.logit_sum, None if confidences is None else float(confidences[i]))
-        for i, answer in enumerate(prediction.answers)
+        Found(document, answer, null - answer.logit_sum, confidence)
+        for answer, confidence in zip(prediction.answers, answering.confidences(prediction))
     ]
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minibert.answers.pipeline import QuestionAnswering, pair
+from minibert.answers.inputs import pair
+from minibert.answers.pipeline import QuestionAnswering
 from minibert.answers.predict import predict_logits, window_length
 from minibert.answers.spans import MAX_ANSWER_LENGTH, Chunk, Prediction, search, token_probabilities
 from minibert.model.bert import Layer, attention_by_hand
@@ -67,11 +68,9 @@ def coloured(
 ) -> list[list[Any]]:
     """The text in pieces [text, p(start), p(end), is in the best answer]; their texts join to the context."""
     chunk = Chunk(windows, *logits, np.array([0, len(windows)]))
-    null_row = chunk.cls_row[[np.argmin(logits[0][chunk.cls_row] + logits[1][chunk.cls_row])]]
-    starts, ends = (token_probabilities(chunk, values, null_row)[:-1] for values in logits)
+    starts, ends = (token_probabilities(chunk, values)[:-1] for values in logits)
     offsets = np.zeros((len(starts), 2), np.int64)
-    for first_slot, first_row, length in zip(chunk.first_slot, chunk.first_row, chunk.length):
-        offsets[first_slot : first_slot + length] = windows.offsets[first_row : first_row + length]
+    offsets[chunk.token_slot] = windows.offsets[chunk.token_row]
     best = prediction.best()
     cuts = {0, len(context), best.start, best.end}
     probabilities = {}

@@ -7,29 +7,27 @@ Next: `explain.py`.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
-from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
+from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers
+from minibert.answers.inputs import Texts, as_list, is_pair, pair, split_dicts
 from minibert.answers.predict import SHORTEST_WINDOW, load_trained, predict, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
-from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine
-from minibert.text.squad import Example, text_fault
+from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere
-
-Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | None
 
 
 class Options(TypedDict, total=False):
@@ -58,14 +56,8 @@ DEFAULTS: Options = {
     "batch_size": EVAL_BATCH_SIZE,
     "padding": None,
 }
-LEAST = {
-    "top_k": 1,
-    "doc_stride": 0,
-    "max_answer_len": 1,
-    "max_seq_len": SHORTEST_WINDOW,
-    "max_question_len": 1,
-    "batch_size": 1,
-}
+LEAST = dict.fromkeys(("top_k", "max_answer_len", "max_question_len", "batch_size"), 1)
+LEAST |= {"doc_stride": 0, "max_seq_len": SHORTEST_WINDOW}
 
 
 def pipeline(
@@ -98,11 +90,7 @@ def pipeline(
         device = "cpu" if device is None or device == -1 else f"cuda:{int(device)}"
     dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype)
     machine = choose_machine(str(device), "float32" if dtype is None else str(dtype))
-    answering = NOT_FITTED
-    if not isinstance(model, BertForQuestionAnswering):
-        model = find_folder(model, revision)
-        answering = read_answering(model)
-    loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
+    loaded, loaded_tokenizer, answering = load_trained(model, revision, tokenizer)
     return QuestionAnswering(loaded, loaded_tokenizer, machine, defaults, answering)
 
 
@@ -150,10 +138,10 @@ class QuestionAnswering:
             samples = [question, context, *more]
         if isinstance(samples, Iterator):
             return self.stream(samples, chosen)
-        if isinstance(samples, Mapping) and {"question", "context"} <= samples.keys():
+        if is_pair(samples):
             question, context = samples["question"], samples["context"]
         elif (rows := as_list(samples)) is not None:
-            question, context = split_dicts(rows, 0)
+            question, context = split_dicts(rows)
         elif given is not None:
             raise BadInput("pipeline", "data", f"expected a dict of question and context, found {given!r}")
         results = self.answer(pair(question, context), chosen)
@@ -168,13 +156,13 @@ class QuestionAnswering:
 
     def answer(self, examples: list[Example], options: Mapping[str, Any]) -> list[Any]:
         """A dict for each example, or with `top_k` > 1 a list of dicts. `options` has all of them."""
-        top_k, align_to_words = options["top_k"], options["align_to_words"]
-        count = 2 * top_k + 10 if align_to_words else top_k  # some become equal when they are widened
+        top_k, is_widened = options["top_k"], options["align_to_words"]
+        count = 2 * top_k + 10 if is_widened else top_k  # some become equal when they are widened
         predictions = self.predictions(examples, {**options, "top_k": count})
         results: list[Any] = []
         for example, prediction in zip(examples, predictions):
             answers = [to_dict(answer) for answer in prediction.answers]
-            if align_to_words:
+            if is_widened:
                 answers = self.widen(answers, example.context)
             if options["handle_impossible_answer"] or not answers:
                 answers = sorted([*answers, to_dict(prediction.null)], key=lambda answer: -answer["score"])
@@ -213,9 +201,9 @@ class QuestionAnswering:
         `null_odds` and `confidence` (None if the model is not calibrated). Above the threshold, by default that of the
         model's calibration, an answer is left out; if none is left, the list is one empty answer.
         """
-        chosen = merge(self.defaults, options)
-        own = self.answering.null_score_diff_threshold
-        threshold = own if null_score_diff_threshold is None else null_score_diff_threshold
+        chosen, threshold = merge(self.defaults, options), null_score_diff_threshold
+        if threshold is None:
+            threshold = self.answering.null_score_diff_threshold
         predictions = self.predictions(pair(question, list(contexts)), chosen)
         found = find_answers(predictions, self.answering, chosen["top_k"], threshold)
         return [
@@ -253,8 +241,8 @@ def merge(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     for name, value in given.items():
         if name not in DEFAULTS:
             raise BadInput("pipeline", name, f"is no option; expected one of {', '.join(DEFAULTS)}")
-        if name in LEAST:
-            check_least(name, value, LEAST[name])
+        if name in LEAST and (type(value) is not int or value < LEAST[name]):
+            raise BadInput("pipeline", name, f"expected an integer of at least {LEAST[name]}, found {value!r}")
     return {**defaults, **given}
 
 
@@ -265,43 +253,6 @@ def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:
     return other_value if value is None else value
 
 
-def as_list(values: Any) -> list[Any] | None:
-    """The items of a list, an array or another collection; None for one text or one dict, and for what has no items."""
-    is_one = isinstance(values, (str, bytes, Mapping)) or getattr(values, "ndim", 1) == 0  # an array of no dimensions
-    if is_one or not isinstance(values, Iterable):
-        return None
-    return list(values)
-
-
-def split_dicts(rows: list[Any], first: int) -> tuple[list[Any], list[Any]]:
-    """The questions and contexts of dicts; `first` is the number of the first one, for the message."""
-    for i, row in enumerate(rows, first):
-        if not isinstance(row, Mapping) or not {"question", "context"} <= row.keys():
-            raise BadInput("pipeline", f"question {i}", f"expected a dict of question and context, found {row!r:.80}")
-    return [row["question"] for row in rows], [row["context"] for row in rows]
-
-
-def check_least(name: str, value: int, least: int) -> None:
-    """BadInput unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise BadInput("pipeline", name, f"expected an integer of at least {least}, found {value!r}")
-
-
 def to_dict(answer: Answer) -> dict[str, Any]:
     """An answer under the pipeline's keys."""
     return {"score": answer.score, "start": answer.start, "end": answer.end, "answer": answer.text}
-
-
-def pair(question: Any, context: Any) -> list[Example]:
-    """An example for each question with its context; one text goes with all texts of the other list."""
-    questions, contexts = ([one] if (many := as_list(one)) is None else many for one in (question, context))
-    for name, texts in (("question", questions), ("context", contexts)):
-        for i, text in enumerate(texts):
-            if fault := text_fault(text, may_be_blank=name == "context"):
-                raise BadInput("pipeline", f"{name} {i}", fault)
-    size = max(len(questions), len(contexts)) if questions and contexts else 0
-    if {len(questions), len(contexts)} - {1, size}:
-        what = f"expected as many contexts as questions, or one; found {len(contexts)} for {len(questions)} questions"
-        raise BadInput("pipeline", "", what)
-    questions, contexts = (texts * size if len(texts) == 1 else texts for texts in (questions, contexts))
-    return [Example(str(i), "", *texts) for i, texts in enumerate(zip(questions, contexts))]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction, search
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.weights import copy_model, load_model
@@ -134,33 +135,31 @@ def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str 
         raise BadInput(name, "vocab_size", what)
 
 
-def check_trained(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
-    """BadInput if the tokenizer is not the model's, or if the span head is new: its answers would be random."""
-    check_pair(model, tokenizer, name)
-    if model.new_parameters:
-        what = f"the model has no trained span head; train it first: python train.py --data FILE --model {name}"
-        raise BadInput(name, model.new_parameters[0], what)
-
-
 def load_trained(
     model: str | os.PathLike | BertForQuestionAnswering,
     revision: str | None = None,
     tokenizer: str | os.PathLike | Tokenizer | None = None,
-) -> tuple[BertForQuestionAnswering, Tokenizer]:
-    """A model and its tokenizer, ready for `prepare_to_answer`. A loaded model is copied and stays as it is.
+) -> tuple[BertForQuestionAnswering, Tokenizer, Answering]:
+    """A model, ready for `prepare_to_answer`, its tokenizer, and its calibration.
 
-    model, tokenizer: loaded, or names of folders or hub ids. Without `tokenizer`, the named model's own is taken.
-    Raises BadInput if the two do not fit or the span head is not trained.
+    model, tokenizer: loaded, or names of folders or hub ids. A loaded model is copied and stays as it is. Without
+    `tokenizer`, the named model's own is taken. Raises BadInput if the two do not fit, or if the span head is new: its
+    answers would be random.
     """
-    name = "model" if isinstance(model, BertForQuestionAnswering) else model
+    name: str | os.PathLike = "model"
+    answering = NOT_FITTED
     if isinstance(model, BertForQuestionAnswering):
         if tokenizer is None:
             raise BadInput("tokenizer", "", "is missing; a loaded model needs its tokenizer")
         model = copy_model(model)
     else:
-        folder = find_folder(model, revision)
+        name = folder = find_folder(model, revision)
+        answering = read_answering(folder)
         model, tokenizer = load_model(folder), folder if tokenizer is None else tokenizer
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer, revision)
-    check_trained(model, tokenizer, name)
-    return model, tokenizer
+    check_pair(model, tokenizer, name)
+    if model.new_parameters:
+        what = f"the model has no trained span head; train it first: python train.py --data FILE --model {name}"
+        raise BadInput(name, model.new_parameters[0], what)
+    return model, tokenizer, answering

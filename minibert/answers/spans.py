@@ -163,15 +163,20 @@ class Chunk:
     def __init__(self, windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray, bounds: np.ndarray):
         self.start_logits, self.end_logits, self.offsets = start_logits, end_logits, windows.offsets
         selected = slice(bounds[0], bounds[-1])
+        first_window = bounds[:-1] - bounds[0]  # (questions,)
         self.question = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))  # (windows,)
-        self.cls_row = windows.bounds[:-1][selected]  # (windows,)
-        self.first_row = self.cls_row + windows.context_start[selected]  # (windows,) of the context
+        cls_row = windows.bounds[:-1][selected]  # (windows,)
+        self.first_row = cls_row + windows.context_start[selected]  # (windows,) of the context
         self.length = windows.bounds[1:][selected] - 1 - self.first_row  # (windows,) tokens of the context
         token = windows.first_token[selected]
-        self.first_window = bounds[:-1] - bounds[0]  # (questions,)
-        self.slots = np.maximum.reduceat(token + self.length, self.first_window) + 1  # (questions,)
-        self.null_slot = np.cumsum(self.slots) - 1  # (questions,)
-        self.first_slot = (self.null_slot - self.slots + 1)[self.question] + token  # (windows,)
+        self.slots = np.maximum.reduceat(token + self.length, first_window) + 1  # (questions,)
+        self.null_slot = np.cumsum(self.slots) - 1  # (questions,) the last of each question
+        self.begin = self.null_slot - self.slots + 1  # (questions,) the first of each question
+        self.first_slot = self.begin[self.question] + token  # (windows,) of the context
+        self.token_row = flat_rows(self.first_row, self.length)  # (tokens,) of all windows' contexts
+        self.token_slot = flat_rows(self.first_slot, self.length)  # (tokens,)
+        null_order = np.lexsort([start_logits[cls_row] + end_logits[cls_row], self.question])
+        self.null_row = cls_row[null_order[first_window]]  # (questions,) the [CLS] with the smallest sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +245,9 @@ def rank(
 def make_predictions(chunk: Chunk, spans: Spans, examples: Sequence[Example]) -> list[Prediction]:
     """The spans of each question with their characters, logits and scores, and its null answer."""
     starts, ends, last_row = chunk.start_logits, chunk.end_logits, spans.row + spans.extra_tokens
-    null_order = np.lexsort([starts[chunk.cls_row] + ends[chunk.cls_row], chunk.question])
-    null_row = chunk.cls_row[null_order[chunk.first_window]]  # of the smallest sum of each question
-    start_p, end_p = token_probabilities(chunk, starts, null_row), token_probabilities(chunk, ends, null_row)
+    start_p, end_p = token_probabilities(chunk, starts), token_probabilities(chunk, ends)
     null_scores = start_p[chunk.null_slot] * end_p[chunk.null_slot]
-    nulls = zip(null_scores.tolist(), starts[null_row].tolist(), ends[null_row].tolist())
+    nulls = zip(null_scores.tolist(), starts[chunk.null_row].tolist(), ends[chunk.null_row].tolist())
 
     characters = np.stack([chunk.offsets[spans.row, 0], chunk.offsets[last_row, 1]], axis=1)
     logits = np.stack([starts[spans.row], ends[last_row]], axis=1)
@@ -256,18 +259,16 @@ def make_predictions(chunk: Chunk, spans: Spans, examples: Sequence[Example]) ->
     ]
 
 
-def token_probabilities(chunk: Chunk, logits: np.ndarray, null_row: np.ndarray) -> np.ndarray:
+def token_probabilities(chunk: Chunk, logits: np.ndarray) -> np.ndarray:
     """(slots,) softmax over the slots of each question. A token in several windows counts once, with its largest logit.
 
     Why a score compares only answers in one context: the softmax divides by a sum over that context. Another context
     has another denominator, so 0.9 here and 0.8 there say nothing about each other.
     """
     values = np.full(chunk.null_slot[-1] + 1, -np.inf, np.float32)
-    values[chunk.null_slot] = logits[null_row]
-    slot, row = flat_rows(chunk.first_slot, chunk.length), flat_rows(chunk.first_row, chunk.length)
-    np.maximum.at(values, slot, logits[row])
-    begin = chunk.null_slot - chunk.slots + 1
+    values[chunk.null_slot] = logits[chunk.null_row]
+    np.maximum.at(values, chunk.token_slot, logits[chunk.token_row])
     # The maximum is subtracted because exp overflows for large logits.
-    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, begin), chunk.slots))
-    weights /= np.repeat(np.add.reduceat(weights, begin, dtype=np.float64), chunk.slots)
+    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, chunk.begin), chunk.slots))
+    weights /= np.repeat(np.add.reduceat(weights, chunk.begin, dtype=np.float64), chunk.slots)
     return weights

@@ -19,7 +19,8 @@ from typing import Any
 
 from minibert.answers.documents import Found, find_answers
 from minibert.answers.explain import PAGE, explain
-from minibert.answers.pipeline import QuestionAnswering, pair, pipeline
+from minibert.answers.inputs import pair
+from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text

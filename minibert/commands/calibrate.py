@@ -16,7 +16,7 @@ from typing import Any
 
 from minibert.answers.confidence import ANSWERING_FILE, write_answering
 from minibert.commands import flags
-from minibert.commands.evaluate import settings_of_run
+from minibert.commands.evaluate import ANSWERING, settings_of_run
 from minibert.evaluation.calibration import evaluation_trust, fit_answering
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
@@ -45,9 +45,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.data is None:
         raise BadInput("--data", "", "name a SQuAD file that the model was not trained on")
     folder = find_folder(options.ckpt, options.revision)
-    saved = settings_of_run(folder)
-    saved.pop("eval_data", None)
-    calibrate(folder, flags.make(CalibrateOptions, saved | given), given.get("null_score_diff_threshold"))
+    options = flags.make(CalibrateOptions, settings_of_run(folder) | given)
+    calibrate(folder, options, given.get("null_score_diff_threshold"))
 
 
 def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) -> None:
@@ -64,9 +63,7 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
         tell(f"warning: {data} is what the model was trained on: its confidence will be too high")
     if len(examples) < FEW:
         tell(f"warning: {len(examples)} questions are few: the fit is rough below {FEW}")
-    names = ("device", "dtype", "max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
-    more = ("version_2_with_negative", "eval_batch_size")
-    evaluation = evaluate(folder, examples, **{name: getattr(options, name) for name in names + more})
+    evaluation = evaluate(folder, examples, **{name: getattr(options, name) for name in ANSWERING})
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     answering = fit_answering(examples, evaluation.predictions, evaluation.is_version_2, fitted_on, threshold)
     write_answering(folder, answering)

@@ -16,6 +16,7 @@ from typing import Any
 
 from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
+from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, write_together
 from minibert.text.formats import convert
@@ -61,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
         report["leakage"] = leakage(examples, eval_examples)
     report |= count_examples(examples) | (model_part(examples, options) if options.model and examples else {})
     faults = report.get("faults_left", report["faults"])
-    if not faults and not any(example.answers or example.is_impossible for example in examples):
+    if not faults and not has_golds(examples):
         what = "no question has an answer: the file can be answered, but not trained on or scored"
         print(f"warning: {options.data}: {what}", file=sys.stderr)
     if options.json:
@@ -77,12 +78,11 @@ def check_output(options: CheckOptions) -> Path:
     out = Path(options.fix or "out")
     changes_file = out.with_name(f"{out.name}.changes.txt")
     if options.fix:
-        for file in (out, changes_file):
-            if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
-                raise BadInput("--fix", str(file), "is the data itself; name another file")
         if not out.parent.is_dir():
             raise BadInput("--fix", options.fix, "its folder does not exist")
         for file in (out, changes_file):
+            if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
+                raise BadInput("--fix", str(file), "is the data itself; name another file")
             if file.is_dir() or (file.exists() and not options.overwrite):
                 raise BadInput("--fix", str(file), "exists; name another file, or give --overwrite")
             check_target(file, lambda: False, options.overwrite)
@@ -112,10 +112,7 @@ def check_content(
 def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:
     """Write the copy and the list of changes: both appear whole, or neither."""
     text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
-        text = json.dumps(top, indent=1) + "\n"
+    text = text.encode(errors="backslashreplace").decode()  # half of a surrogate pair, which only an escape can hold
     write_together({changes_file: "".join(f"{escape(': '.join(change))}\n" for change in changes), file: text})
 
 
@@ -180,6 +177,5 @@ def print_ids(name: str, value: dict[str, Any]) -> None:
 
 
 def print_faults(faults: Sequence[dict[str, str]]) -> None:
-    print(
-        *(f"  {line}\n" for line in shown([f"{fault['place']}: {fault['what']}" for fault in faults])), sep="", end=""
-    )
+    for line in shown([f"{fault['place']}: {fault['what']}" for fault in faults]):
+        print(f"  {line}")

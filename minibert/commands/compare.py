@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
-from minibert.evaluation.analysis import UNITS, Row, groups, make_rows, means
-from minibert.evaluation.intervals import paired_interval, permutation_p
+from minibert.evaluation.analysis import PROPERTIES, difference, groups
+from minibert.evaluation.intervals import paired_interval
 from minibert.evaluation.predictions import read_predictions
+from minibert.evaluation.rows import Row, make_rows
 from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
@@ -64,9 +65,8 @@ def answers_of(name: str, examples: list[Example], options: CompareOptions) -> M
     from minibert.evaluation.evaluate import evaluate
 
     folder = find_folder(name)
-    saved = settings_of_run(folder)
-    saved.pop("eval_data", None)
-    return evaluate(folder, examples, device=options.device, dtype=options.dtype, **saved).texts
+    chosen = settings_of_run(folder) | {"data": examples, "device": options.device, "dtype": options.dtype}
+    return evaluate(folder, **chosen).texts
 
 
 def compare(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Any]:
@@ -75,33 +75,24 @@ def compare(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Any]:
     Swapping A and B negates the differences and changes nothing else.
     """
     result: dict[str, Any] = {"total": len(first)}
-    for name in METRICS:
-        a, b = ([100 * getattr(row, name) for row in rows] for rows in (first, second))
-        result[name] = {
-            "a": sum(a) / len(a),
-            "b": sum(b) / len(b),
-            "difference": (sum(a) - sum(b)) / len(a),
-            "interval": list(paired_interval(a, b)),
-            "p": permutation_p(a, b),
-        }
-    result["slices"] = slice_differences(first, second)
+    result |= {metric: difference(first, second, metric) for metric in METRICS}
+    result["slices"] = slice_differences(first, second, result["f1"]["difference"])
     pairs = list(zip(first, second))
     result["won"] = [a.id for a, b in pairs if a.exact_match > b.exact_match]
     result["lost"] = [a.id for a, b in pairs if a.exact_match < b.exact_match]
     return result
 
 
-def slice_differences(first: Sequence[Row], second: Sequence[Row]) -> list[dict[str, Any]]:
+def slice_differences(first: Sequence[Row], second: Sequence[Row], whole: float) -> list[dict[str, Any]]:
     """The slices of at least LEAST_QUESTIONS questions, those first whose F1 differs most from the whole difference."""
-    whole = means(first)[1] - means(second)[1]
-    found = []
-    for name in UNITS:
+    found: list[dict[str, Any]] = []
+    for name in PROPERTIES:
         for label, group in groups(first, name).items():
             if len(group) >= min(LEAST_QUESTIONS, len(first)):
                 a, b = ([100 * rows[i].f1 for i in group] for rows in (first, second))
-                difference = (sum(a) - sum(b)) / len(group)
-                part = {"property": name, "value": label, "questions": len(group), "difference": difference}
-                found.append(part | {"interval": list(paired_interval(a, b))})
+                part = {"property": name, "value": label, "questions": len(group)}
+                numbers = {"difference": (sum(a) - sum(b)) / len(group), "interval": list(paired_interval(a, b))}
+                found.append(part | numbers)
     return sorted(found, key=lambda part: -round(abs(part["difference"] - whole), 9))
 
 

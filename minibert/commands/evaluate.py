@@ -18,7 +18,7 @@ from typing import Any
 
 from minibert.answers.confidence import read_answering
 from minibert.commands import flags
-from minibert.evaluation.analysis import Row, is_table, make_rows, write_rows
+from minibert.evaluation.analysis import percents
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
 from minibert.evaluation.predictions import (
@@ -33,6 +33,7 @@ from minibert.evaluation.predictions import (
     write_predictions,
 )
 from minibert.evaluation.report import PAGE, Source, make_report, read_log
+from minibert.evaluation.rows import Row, is_table, make_rows, write_rows
 from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, fingerprint, read_json, write_atomically
@@ -50,7 +51,11 @@ from minibert.training.settings import (
 )
 
 # What the evaluation of a run takes over from its training, unless flags say otherwise.
-OF_THE_RUN = ("eval_data", "max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
+OF_THE_RUN = ("max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
+# The flags that `minibert.evaluate` takes under the same names.
+ANSWERING = [
+    field.name for kind in (WindowSettings, AnswerSettings, MachineSettings) for field in dataclasses.fields(kind)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +89,25 @@ def main(words: Sequence[str] | None = None) -> None:
     given = flags.parse(EvaluateOptions, "evaluate", words)
     command = shlex.join(["minibert", "evaluate", *(sys.argv[1:] if words is None else words)])
     options = flags.make(EvaluateOptions, given)
+    check(options)
+    if options.score is not None:
+        check_outputs(options)
+        score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
+        return
+    folder = find_folder(str(options.ckpt), options.revision)
+    options = flags.make(EvaluateOptions, settings_of_run(folder) | fitted_threshold(folder) | given)
+    check_outputs(options)
+    score_model(folder, options, command)
+
+
+def check(options: EvaluateOptions) -> None:
+    """BadInput for flags that do not go together."""
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
+    if options.predictions and options.score:
+        raise BadInput("--predictions", options.predictions, "goes with --ckpt; --score writes none")
+    if options.null_odds and options.ckpt:
+        raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
     if options.rows and Path(options.rows).suffix not in (".csv", ".jsonl"):
         raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
     if options.against and not options.report:
@@ -93,44 +115,6 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.metric_language and is_analysed(options):
         what = "--rows, --report and --intervals follow the official rules; leave them out, or evaluate twice"
         raise BadInput("--metric_language", "", what)
-    if options.score is not None:
-        score_file(check_files(options), given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
-        return
-    if options.null_odds is not None:
-        raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
-    folder = find_folder(str(options.ckpt), options.revision)
-    saved = settings_of_run(folder)
-    saved_data = saved.pop("eval_data", None)
-    options = flags.make(EvaluateOptions, {"data": saved_data} | saved | fitted_threshold(folder) | given)
-    score_model(folder, check_files(options), command)
-
-
-def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
-    """Print the scores of a predictions file."""
-    # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
-    examples = read_squad(
-        str(options.data), skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True
-    )
-    predictions = read_predictions(str(options.score))
-    null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
-    scores: dict[str, Any] = score(examples, predictions, null_odds, threshold, options.metric_language)
-    rows: list[Row] = []
-    if is_analysed(options):
-        n_best = read_n_best(Path(str(options.score)).parent / N_BEST_FILE, predictions) or {}
-        source = Source(Path(str(options.score)).stem, Path(str(options.data)).name, command, n_best)
-        texts = {
-            name: "" if (null_odds or {}).get(name, threshold) > threshold else predictions[name]
-            for name in predictions
-        }
-        rows = make_rows(examples, texts, needs_version_2(examples, True), n_best)
-        scores |= intervals_of(options, rows)
-    try:
-        print_thresholds(scores, threshold)
-        print(json.dumps(scores), flush=True)
-        name_rules(scores, options.metric_language)
-    finally:
-        if rows:
-            write_analysis(options, examples, rows, source)
 
 
 def is_analysed(options: EvaluateOptions) -> bool:
@@ -138,45 +122,41 @@ def is_analysed(options: EvaluateOptions) -> bool:
     return bool(options.rows or options.report or options.intervals)
 
 
-def intervals_of(options: EvaluateOptions, rows: list[Row]) -> dict[str, list[float]]:
-    """The intervals of exact match and F1, in percent, if the options ask for them."""
-    names = {"exact_match_interval": "exact_match", "f1_interval": "f1"} if options.intervals else {}
-    return {key: list(interval([100 * getattr(row, name) for row in rows])) for key, name in names.items()}
-
-
-def write_analysis(options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source) -> None:
-    """Write the table and the page that the options ask for."""
+def check_outputs(options: EvaluateOptions) -> None:
+    """BadInput if there is no data to score on, or if an output would replace it, another file, or another output."""
+    if options.data is None:
+        raise BadInput("--data", "", "name the SQuAD file to score on")
+    taken = []
+    if options.predictions:
+        taken = [Path(options.predictions).parent.resolve() / name for name in (N_BEST_FILE, NULL_ODDS_FILE)]
+    for name in ("predictions", "rows", "report"):
+        if not (output := getattr(options, name)):
+            continue
+        if Path(output).resolve() in taken:
+            raise BadInput(f"--{name}", output, "is the name of another output; name another file")
+        taken.append(Path(output).resolve())
+        for source in ("data", "score", "against", "null_odds"):
+            if flags.is_same_file(output, getattr(options, source)):
+                raise BadInput(f"--{name}", output, f"is the file at --{source}; name another file")
+    if options.predictions:
+        check_targets(options.predictions, options.overwrite)
     if options.rows:
-        write_rows(options.rows, rows)
+        check_target(Path(options.rows), functools.partial(is_table, options.rows), options.overwrite)
     if options.report:
-        other: tuple[str, list[Row]] | None = None
-        if options.against:
-            is_version_2 = needs_version_2(examples, options.version_2_with_negative or bool(options.score))
-            others = read_predictions(options.against)
-            other = Path(options.against).stem, make_rows(examples, others, is_version_2)
         file = Path(options.report)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, make_report(examples, rows, source, other))
+        check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
-def name_rules(scores: dict[str, float], metric_language: str | None) -> None:
-    """Say on stderr what the scores may be compared with."""
-    version = "2.0" if "exact" in scores else "1.1"
-    if metric_language:
-        rules = f"rules of --metric_language {metric_language}, not the official ones"
-    else:
-        rules = "official rules, which are made for English; for other texts see --metric_language"
-    tell(f"scored as SQuAD v{version} by the {rules}")
-
-
-def print_thresholds(scores: dict[str, float], threshold: float) -> None:
-    """Print what the threshold gives beside what the best one would have given on the same data."""
-    if "best_reachable_f1" not in scores:
-        return
-    best = "best_reachable_exact", "best_reachable_exact_thresh", "best_reachable_f1", "best_reachable_f1_thresh"
-    exact, exact_threshold, f1, f1_threshold = (scores[key] for key in best)
-    print(f"at the threshold:  exact {scores['exact']:.2f}, f1 {scores['f1']:.2f} at {threshold:g}")
-    print(f"best on this data: exact {exact:.2f} at {exact_threshold:g}, f1 {f1:.2f} at {f1_threshold:g} (optimistic)")
+def settings_of_run(folder: Path) -> dict[str, Any]:
+    """What the training noted in its checkpoint, its evaluation data as `data`; nothing for a published model."""
+    file = folder / "trainer_state.json"
+    if not file.is_file():
+        return {}
+    state = read_json(file)
+    if not isinstance(state, dict) or "settings" not in state:  # another program's file of this name
+        return {}
+    settings = from_json(state["settings"], file)
+    return {"data": settings.eval_data} | {name: getattr(settings, name) for name in OF_THE_RUN}
 
 
 def fitted_threshold(folder: Path) -> dict[str, float]:
@@ -185,112 +165,60 @@ def fitted_threshold(folder: Path) -> dict[str, float]:
     return {} if threshold is None else {"null_score_diff_threshold": threshold}
 
 
-def settings_of_run(folder: Path) -> dict[str, Any]:
-    """What the training noted in its checkpoint; nothing for a published model."""
-    file = folder / "trainer_state.json"
-    if not file.is_file():
-        return {}
-    state = read_json(file)
-    if not isinstance(state, dict) or "settings" not in state:  # another program's file of this name
-        return {}
-    settings = from_json(state["settings"], file)
-    return {name: getattr(settings, name) for name in OF_THE_RUN}
-
-
-def check_files(options: EvaluateOptions) -> EvaluateOptions:
-    """The options, if there is data to score on and no output would replace it."""
-    if options.data is None:
-        raise BadInput("--data", "", "name the SQuAD file to score on")
-    if options.predictions and Path(options.predictions).name in (N_BEST_FILE, NULL_ODDS_FILE):
-        raise BadInput("--predictions", options.predictions, "is a name that evaluate.py needs for another file")
-    if options.predictions and options.score:
-        raise BadInput("--predictions", options.predictions, "goes with --ckpt; --score writes none")
-    beside = (
-        [Path(options.predictions).parent / name for name in (N_BEST_FILE, NULL_ODDS_FILE)]
-        if options.predictions
-        else []
-    )
-    taken = [file.resolve() for file in beside]
-    for name in ("predictions", "rows", "report"):
-        output = getattr(options, name)
-        if output and Path(output).resolve() in taken:
-            raise BadInput(f"--{name}", output, "is the name of another output; name another file")
-        taken += [Path(output).resolve()] if output else []
-        for source in ("against", "null_odds"):
-            if flags.is_same_file(output, getattr(options, source)):
-                raise BadInput(f"--{name}", output, f"is the file at --{source}; name another file")
-        if flags.is_same_file(output, options.data):
-            raise BadInput(f"--{name}", output, "is the data itself; name another file")
-        if flags.is_same_file(output, options.score):
-            raise BadInput(f"--{name}", output, "is the file to score; name another file")
-    if options.predictions:
-        check_targets(options.predictions, options.overwrite)
-    if options.rows:
-        check_target(Path(options.rows), functools.partial(is_table, options.rows), options.overwrite)
-    if options.report:
-        file = Path(options.report)
-        check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
-    return options
+def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
+    """Score a file of predictions."""
+    file, data = Path(str(options.score)), Path(str(options.data))
+    # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
+    examples = read_squad(data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True)
+    texts = read_predictions(file)
+    null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
+    scores = score(examples, texts, null_odds, threshold, options.metric_language)
+    source = None
+    if is_analysed(options):
+        n_best = read_n_best(file.with_name(N_BEST_FILE), texts) or {}
+        source = Source(file.stem, data.name, command, n_best)
+        odds = null_odds or {}
+        texts = {name: "" if odds.get(name, threshold) > threshold else text for name, text in texts.items()}
+    evaluation = Evaluation(scores, {}, texts, needs_version_2(examples, True))
+    finish(options, threshold, examples, evaluation, source)
 
 
 def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
-    """Predict, write the predictions if they are wanted, and print the scores."""
+    """Answer the questions with a model, and score the answers."""
     from minibert.evaluation.calibration import evaluation_trust
     from minibert.evaluation.evaluate import evaluate
     from minibert.support import ranks
     from minibert.support.machine import keep_memory
 
+    data = Path(str(options.data))
     with ranks.joined():
         keep_memory()
         if ranks.world_size() > 1:
             names = [name for name in dataclasses.asdict(options) if name not in ("ckpt", "data", "predictions")]
             ranks.check_equal({f"--{name}": getattr(options, name) for name in names})
-            ranks.check_equal({"content of --data": fingerprint(Path(str(options.data)))})
+            ranks.check_equal({"content of --data": fingerprint(data)})
         examples = read_squad(
-            str(options.data),
+            data,
             skip_bad_records=options.skip_bad_records,
             version_2_with_negative=options.version_2_with_negative,
         )
         if is_analysed(options) and not has_golds(examples):
-            raise BadInput(str(options.data), "", "has no answers: there is nothing to analyse")
+            raise BadInput(data, "", "has no answers: there is nothing to analyse")
         evaluation = evaluate(
             folder,
             examples,
-            device=options.device,
-            dtype=options.dtype,
-            max_seq_length=options.max_seq_length,
-            doc_stride=options.doc_stride,
-            max_query_length=options.max_query_length,
-            n_best_size=options.n_best_size,
-            max_answer_length=options.max_answer_length,
-            version_2_with_negative=options.version_2_with_negative,
-            null_score_diff_threshold=options.null_score_diff_threshold,
-            eval_batch_size=options.eval_batch_size,
+            **{name: getattr(options, name) for name in ANSWERING},
             metric_language=options.metric_language,
             keep_logits=is_analysed(options),
         )
-        if ranks.is_main():
-            if not evaluation.scores:
-                tell(f"{options.data} has no answers: there is nothing to score")
-            scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
-            if options.calibration and evaluation.scores:
-                scores |= evaluation_trust(examples, evaluation, options.metric_language)
-            rows: list[Row] = []
-            if is_analysed(options):
-                source, longest = source_of(evaluation, folder, options, command), options.max_answer_length
-                texts, is_version_2 = evaluation.texts, evaluation.is_version_2
-                rows = make_rows(examples, texts, is_version_2, source.n_best, source.windows, longest)
-                scores = scores | intervals_of(options, rows)
-            try:  # first what took the work, on the stream that needs no disk; neither costs the other
-                print_thresholds(scores, options.null_score_diff_threshold)
-                print(json.dumps(scores), flush=True)
-                if evaluation.scores:
-                    name_rules(scores, options.metric_language)
-            finally:
-                if options.predictions:
-                    write_predictions(Path(options.predictions), evaluation)
-                if rows:
-                    write_analysis(options, examples, rows, source)
+        if not ranks.is_main():
+            return
+        if not evaluation.scores:
+            tell(f"{data} has no answers: there is nothing to score")
+        elif options.calibration:
+            evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
+        source = source_of(evaluation, folder, options, command) if is_analysed(options) else None
+        finish(options, options.null_score_diff_threshold, examples, evaluation, source)
 
 
 def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:
@@ -302,3 +230,54 @@ def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, co
     lines = read_log(folder.parent / "metrics.jsonl")  # of the run whose checkpoint it is
     data = Path(str(options.data)).name
     return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines)
+
+
+def finish(
+    options: EvaluateOptions, threshold: float, examples: list[Example], evaluation: Evaluation, source: Source | None
+) -> None:
+    """Print the scores, and write what the options ask for. source: of the analysis, if there is one."""
+    scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
+    rows: list[Row] = []
+    if source:
+        texts, is_v2, longest = evaluation.texts, evaluation.is_version_2, options.max_answer_length
+        rows = make_rows(examples, texts, is_v2, source.n_best, source.windows, longest)
+    if options.intervals:
+        scores |= {f"{metric}_interval": interval(percents(rows, metric)) for metric in ("exact_match", "f1")}
+    try:  # first what took the work, on the stream that needs no disk; neither costs the other
+        print_scores(scores, threshold, options.metric_language)
+    finally:
+        if options.predictions:
+            write_predictions(Path(options.predictions), evaluation)
+        if options.rows:
+            write_rows(options.rows, rows)
+        if options.report and source:
+            write_report(options, examples, rows, source)
+
+
+def print_scores(scores: dict[str, Any], threshold: float, metric_language: str | None) -> None:
+    """The scores as the last line of stdout; on stderr, what they may be compared with.
+
+    For v2.0, what the threshold gives stands beside what the best one would have given on the same data.
+    """
+    if "best_reachable_f1" in scores:
+        best = "best_reachable_exact", "best_reachable_exact_thresh", "best_reachable_f1", "best_reachable_f1_thresh"
+        exact, at, f1, f1_at = (scores[key] for key in best)
+        print(f"at the threshold:  exact {scores['exact']:.2f}, f1 {scores['f1']:.2f} at {threshold:g}")
+        print(f"best on this data: exact {exact:.2f} at {at:g}, f1 {f1:.2f} at {f1_at:g} (optimistic)")
+    print(json.dumps(scores), flush=True)
+    if "f1" in scores:
+        rules = "official rules, which are made for English; for other texts see --metric_language"
+        if metric_language:
+            rules = f"rules of --metric_language {metric_language}, not the official ones"
+        tell(f"scored as SQuAD v{'2.0' if 'exact' in scores else '1.1'} by the {rules}")
+
+
+def write_report(options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source) -> None:
+    """Write the page, with the comparison if the options ask for one."""
+    other: tuple[str, list[Row]] | None = None
+    if options.against:
+        is_version_2 = needs_version_2(examples, options.version_2_with_negative or bool(options.score))
+        other = Path(options.against).stem, make_rows(examples, read_predictions(options.against), is_version_2)
+    file = Path(str(options.report))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, make_report(examples, rows, source, other))

@@ -1,246 +1,35 @@
-"""What went wrong, and where: a row per question, slices of them, human agreement, suspect labels.
+"""Tables over the rows of an evaluation: slices, differences of two systems, human agreement, suspect labels.
 
-In: examples, {id: predicted text} and, where a model gave them, the n best answers of each question. Out: `Row`s, and
-tables over them. Nothing here loads torch: a file of predictions of any program can be analysed.
-
-Which properties belong to the question and which to the prediction: length, position and overlap are those of the
-first annotated answer, so that two systems are compared on the same slices. `gold` is the annotated answer that the
-prediction matches best.
+In: `Row`s, of one system or of two on the same questions. Out: plain numbers, scores in percent.
 
 Next: `evaluate.py`.
 """
 
-import bisect
-import csv
-import io
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from itertools import islice
-from pathlib import Path
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibert.evaluation.scorer import exact_match, f1, normalize
-from minibert.support.files import write_atomically
+from minibert.evaluation.intervals import paired_interval, permutation_p
+from minibert.evaluation.rows import Row, agreement
 from minibert.text.squad import Example
-from minibert.text.windows import Windows, answer_span
 
-# The kinds of results. A prediction is "right" if exact match is 1; each other kind has its reason in `error_class`.
-ERRORS = ("right", "boundary", "same sentence", "other sentence", "false answer", "false no answer", "unreachable")
-QUESTION_WORDS = {"what": "what", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where"}
-QUESTION_WORDS |= {"which": "which", "why": "why", "how": "how"}
-# Words of a question that say nothing about where its answer stands.
-COMMON_WORDS = frozenset(
-    "what who whom whose when where which why how many much is are was were be been do does did has have had can could "
-    "of in on at to for from by with as and or that this it its their his her there".split()
-)
-# After ".", "!" or "?" and before a capital or a digit; not after an initial ("J. Smith", "U.S. Army").
-SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])|[。！？]|\n+")
-NBest = Sequence[Mapping[str, Any]]  # the answers to a question, best first, as in nbest_predictions.json
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One question: its scores, and what may explain them. None is unknown, or does not apply."""
-
-    id: str
-    title: str
-    question: str
-    gold: str  # "" is "no answer"
-    prediction: str
-    start: int | None  # characters of the context: the prediction is context[start:end]
-    end: int | None
-    score: float | None
-    confidence: float | None
-    exact_match: float  # 0 to 1, as f1 and agreement
-    f1: float
-    error: str  # one of ERRORS
-    gold_rank: int | None  # place of the first right answer among the n best, from 1; None if there is none
-    agreement: float | None  # F1 of each annotator against the others
-    question_word: str
-    question_length: int  # words, as the following two
-    context_length: int
-    answer_length: int
-    position: float | None  # of the answer in the context, 0 to 1
-    overlap: float | None  # share of the question's words in the sentence of the answer, 0 to 1
-    windows: int | None
-
-
-def make_rows(
-    examples: Sequence[Example],
-    texts: Mapping[str, str],
-    is_version_2: bool,
-    n_best: Mapping[str, NBest] | None = None,
-    windows: Windows | None = None,
-    max_answer_length: int | None = None,
-) -> list[Row]:
-    """A row for each example, in their order; a missing prediction counts as "".
-
-    windows: those of the model; without them it is not known which answers no span could give.
-    """
-    counts = np.bincount(windows.example, minlength=len(examples)).tolist() if windows else [None] * len(examples)
-    rows = []
-    for i, example in enumerate(examples):
-        text, listed = texts.get(example.id, ""), (n_best or {}).get(example.id, ())
-        exact, best_f1, gold = best_scores(example, text, is_version_2)
-        if example.id not in texts:
-            exact = best_f1 = 0.0
-        chosen: Mapping[str, Any] = next((answer for answer in listed if answer["text"] == text), {})
-        span = (chosen["start"], chosen["end"]) if chosen and text else locate(text, example)
-        is_reachable = exact == 1 or windows is None or reachable(example, windows, i, max_answer_length)
-        rows.append(
-            Row(
-                id=example.id,
-                title=example.title,
-                question=example.question,
-                gold=gold,
-                prediction=text,
-                start=span[0] if span else None,
-                end=span[1] if span else None,
-                score=chosen.get("score"),
-                confidence=chosen.get("confidence"),
-                exact_match=exact,
-                f1=best_f1,
-                error=error_class(example, text, span, exact, best_f1, is_reachable),
-                gold_rank=gold_rank(example, listed),
-                agreement=agreement(example)[1],
-                question_word=question_word(example.question),
-                question_length=len(example.question.split()),
-                context_length=count_words(example.context),
-                answer_length=len(example.answers[0].text.split()) if example.answers else 0,
-                position=example.answers[0].start / len(example.context) if example.answers else None,
-                overlap=lexical_overlap(example),
-                windows=counts[i],
-            )
-        )
-    return rows
-
-
-def best_scores(example: Example, prediction: str, is_version_2: bool) -> tuple[float, float, str]:
-    """Exact match, F1 (each the best over the answers, as the official scorers do) and the answer of the best F1."""
-    golds = [gold.text for gold in example.answers]
-    if is_version_2:
-        golds = [gold for gold in golds if normalize(gold)] or [""]
-    pairs = [match(prediction, gold) for gold in golds]
-    exact = max(pair[0] for pair in pairs)
-    if is_version_2 and not normalize(prediction):  # without words F1 is 1 if both have none
-        return exact, float(not golds[0]), golds[0]
-    best = max(range(len(golds)), key=lambda i: (pairs[i][1], pairs[i][0]))
-    return exact, pairs[best][1], golds[best]
-
-
-@lru_cache(maxsize=1024)  # annotators often agree
-def match(one: str, other: str) -> tuple[float, float]:
-    """Exact match and F1 of two texts, 0 to 1."""
-    return exact_match(one, other), f1(one, other)
-
-
-def locate(text: str, example: Example) -> tuple[int, int] | None:
-    """Where a predicted text stands in the context; of several places the one nearest to an annotated answer."""
-    if not text:
-        return None
-    places = [match.start() for match in re.finditer(re.escape(text), example.context)]
-    golds = [gold.start for gold in example.answers] or [0]
-    start = min(places, key=lambda place: min(abs(place - gold) for gold in golds), default=None)
-    return None if start is None else (start, start + len(text))
-
-
-def error_class(
-    example: Example, text: str, span: tuple[int, int] | None, exact: float, best_f1: float, is_reachable: bool
-) -> str:
-    """Which of ERRORS a prediction is; the first that fits.
-
-    boundary: it shares a character with an annotated answer. same sentence, other sentence: it shares none, and stands
-    in a sentence with an annotated answer, or does not. A text that is not in the context is judged by shared words.
-    """
-    if exact == 1:
-        return "right"
-    if not example.answers:
-        return "false answer"
-    if not is_reachable:
-        return "unreachable"
-    if not text:
-        return "false no answer"
-    if span is None:
-        return "boundary" if best_f1 > 0 else "other sentence"
-    if any(gold.start < span[1] and span[0] < gold.start + len(gold.text) for gold in example.answers):
-        return "boundary"
-    ends = sentence_ends(example.context)
-    golds = {bisect.bisect_right(ends, gold.start) for gold in example.answers}
-    return "same sentence" if bisect.bisect_right(ends, span[0]) in golds else "other sentence"
-
-
-@lru_cache(maxsize=64)  # questions of one context follow each other
-def sentence_ends(context: str) -> list[int]:
-    """The first character after each sentence but the last, by a rule of punctuation; abbreviations can mislead it."""
-    return [match.end() for match in SENTENCE_END.finditer(context)]
-
-
-def reachable(example: Example, windows: Windows, question: int, max_answer_length: int | None) -> bool:
-    """Whether some span of tokens has the text of an annotated answer: in one window, short enough, cut at tokens.
-
-    Exact match compares texts, so every place of the text counts (the first 100 of a very frequent one).
-    """
-    if not example.answers:
-        return True
-    context = example.context
-    found = [
-        list(islice(re.finditer(re.escape(text), context), 100)) for text in {gold.text for gold in example.answers}
-    ]
-    places = [match.span() for matches in found for match in matches]
-    first, stop = np.searchsorted(windows.example, [question, question + 1])
-    for i in range(first, stop):
-        window = windows[i]
-        offsets = window.offsets[window.context_start : -1]
-        for start, end in places:
-            span = answer_span(offsets, start, end)
-            if span is None or (max_answer_length and span[1] - span[0] >= max_answer_length):
-                continue
-            if exact_match(context[offsets[span[0], 0] : offsets[span[1], 1]], context[start:end]):
-                return True
-    return False
-
-
-def gold_rank(example: Example, n_best: NBest) -> int | None:
-    golds = {normalize(gold.text) for gold in example.answers} or {""}
-    return next((rank for rank, answer in enumerate(n_best, start=1) if normalize(answer["text"]) in golds), None)
-
-
-def question_word(question: str) -> str:
-    """what, who, when, .., "how many" for a number, "other" without a question word: the first in the question."""
-    words = normalize(question).split()
-    for i, word in enumerate(words):
-        if word in QUESTION_WORDS:
-            is_number = word == "how" and words[i + 1 : i + 2] in (["many"], ["much"])
-            return "how many" if is_number else QUESTION_WORDS[word]
-    return "other"
-
-
-def lexical_overlap(example: Example) -> float | None:
-    """Share of the question's words, common ones aside, that the sentence of the first answer has."""
-    words = set(normalize(example.question).split()) - COMMON_WORDS
-    if not words or not example.answers:
-        return None
-    sentence = bisect.bisect_right(sentence_ends(example.context), example.answers[0].start)
-    return len(words & sentence_words(example.context, sentence)) / len(words)
-
-
-@lru_cache(maxsize=1024)
-def sentence_words(context: str, sentence: int) -> set[str]:
-    bounds = [0, *sentence_ends(context), len(context)]
-    return set(normalize(context[bounds[sentence] : bounds[sentence + 1]]).split())
-
-
-@lru_cache(maxsize=64)
-def count_words(context: str) -> int:
-    return len(context.split())
-
-
-# --- tables over the rows
+MORE = math.inf
+SHARES = {0.2: "0-20 %", 0.4: "20-40 %", 0.6: "40-60 %", 0.8: "60-80 %", MORE: "80-100 %"}
+# By field of `Row`: its unit, and the groups by their upper bounds; without bounds each value is a group.
+PROPERTIES: dict[str, tuple[str, dict[float, str]]] = {
+    "question_word": ("", {}),
+    "question_length": ("words", {7: "up to 7", 10: "8 to 10", 13: "11 to 13", 16: "14 to 16", MORE: "17 and more"}),
+    "context_length": (
+        "words",
+        {80: "up to 80", 120: "81 to 120", 160: "121 to 160", 240: "161 to 240", MORE: "241 and more"},
+    ),
+    "answer_length": ("words", {0: "0", 1: "1", 2: "2", 4: "3 to 4", 9: "5 to 9", MORE: "10 and more"}),
+    "position": ("of the text", SHARES),
+    "overlap": ("of the question's words", SHARES),
+    "windows": ("windows", {1: "1", 2: "2", 3: "3", MORE: "4 and more"}),
+}
 
 
 class Slice(NamedTuple):
@@ -252,53 +41,20 @@ class Slice(NamedTuple):
     f1: float
 
 
-# The upper bounds of the groups, in the unit of the field; the last group has no bound.
-BOUNDS: dict[str, tuple[float, ...]] = {
-    "question_length": (7, 10, 13, 16),
-    "context_length": (80, 120, 160, 240),
-    "answer_length": (0, 1, 2, 4, 9),
-    "position": (0.2, 0.4, 0.6, 0.8),
-    "overlap": (0.2, 0.4, 0.6, 0.8),
-    "windows": (1, 2, 3),
-}
-UNITS = {
-    "question_word": "",
-    "question_length": "words",
-    "context_length": "words",
-    "answer_length": "words",
-    "position": "of the text",
-    "overlap": "of the question's words",
-    "windows": "windows",
-}
-
-
 def groups(rows: Sequence[Row], name: str) -> dict[str, list[int]]:
-    """{label: indices of the rows} by one property, in the order of its values; unknown values are left out."""
-    values = [(i, getattr(row, name)) for i, row in enumerate(rows)]
-    if name not in BOUNDS:
-        found: dict[str, list[int]] = {}
-        for i, value in values:
-            found.setdefault(value, []).append(i)
-        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
-    bounds = BOUNDS[name]
-    by_bound: list[list[int]] = [[] for _ in range(len(bounds) + 1)]
-    for i, value in values:
+    """{label: indices of the rows} by one property, in the order of its bounds, else the largest group first.
+
+    Unknown values are left out.
+    """
+    _, bounds = PROPERTIES[name]
+    found: dict[str, list[int]] = {label: [] for label in bounds.values()}
+    for i, row in enumerate(rows):
+        value = getattr(row, name)
         if value is not None:
-            by_bound[bisect.bisect_left(bounds, value)].append(i)
-    return {bound_label(bounds, i): group for i, group in enumerate(by_bound) if group}
-
-
-def bound_label(bounds: Sequence[float], i: int) -> str:
-    """The name of group i: "5 to 9", "10 and more", or for shares "20-40 %"."""
-    if isinstance(bounds[0], float):
-        low, high = (100 * bounds[i - 1] if i else 0), (100 * bounds[i] if i < len(bounds) else 100)
-        return f"{low:.0f}-{high:.0f} %"
-    low = int(bounds[i - 1]) + 1 if i else min(1, int(bounds[0]))
-    if i == len(bounds):
-        return f"{low} and more"
-    if low == bounds[i]:
-        return str(low)
-    return f"{low} to {bounds[i]}" if i else f"up to {bounds[i]}"
+            label = next(label for bound, label in bounds.items() if value <= bound) if bounds else value
+            found.setdefault(label, []).append(i)
+    order = list(found) if bounds else sorted(found, key=lambda label: -len(found[label]))
+    return {label: found[label] for label in order if found[label]}
 
 
 def slices(rows: Sequence[Row]) -> dict[str, list[Slice]]:
@@ -307,24 +63,31 @@ def slices(rows: Sequence[Row]) -> dict[str, list[Slice]]:
         name: [
             Slice(label, len(group), *means([rows[i] for i in group])) for label, group in groups(rows, name).items()
         ]
-        for name in UNITS
+        for name in PROPERTIES
     }
 
 
+def percents(rows: Iterable[Row], metric: str) -> list[float]:
+    """`exact_match` or `f1` of each row."""
+    return [100 * getattr(row, metric) for row in rows]
+
+
 def means(rows: Sequence[Row]) -> tuple[float, float]:
-    """Exact match and F1 in percent."""
+    """Exact match and F1."""
     total = len(rows)
     return 100 * sum(row.exact_match for row in rows) / total, 100 * sum(row.f1 for row in rows) / total
 
 
-def agreement(example: Example) -> tuple[float, float] | tuple[None, None]:
-    """Exact match and F1 of each annotator against all others, averaged; None with fewer than two answers."""
-    golds = [gold.text for gold in example.answers]
-    if len(golds) < 2:
-        return None, None
-    pairs = [[match(one, other) for j, other in enumerate(golds) if j != i] for i, one in enumerate(golds)]
-    best = np.array(pairs).max(axis=1)  # (annotators, 2)
-    return float(best[:, 0].mean()), float(best[:, 1].mean())
+def difference(first: Sequence[Row], second: Sequence[Row], metric: str) -> dict[str, Any]:
+    """Both systems' means, their difference in percentage points with its interval, and the p-value."""
+    a, b = percents(first, metric), percents(second, metric)
+    return {
+        "a": sum(a) / len(a),
+        "b": sum(b) / len(b),
+        "difference": (sum(a) - sum(b)) / len(a),
+        "interval": list(paired_interval(a, b)),
+        "p": permutation_p(a, b),
+    }
 
 
 def human_ceiling(examples: Iterable[Example]) -> dict[str, float]:
@@ -332,11 +95,11 @@ def human_ceiling(examples: Iterable[Example]) -> dict[str, float]:
 
     A person is compared with one answer fewer than a model is, so this is a low estimate of the ceiling.
     """
-    pairs = [pair for example in examples if (pair := agreement(example))[0] is not None]
+    pairs = [pair for example in examples if (pair := agreement(example))]
     if not pairs:
         return {}
-    exact, best_f1 = 100 * np.array(pairs, np.float64).mean(axis=0)
-    return {"exact_match": float(exact), "f1": float(best_f1), "questions": len(pairs)}
+    exact, overlap = 100 * np.array(pairs).mean(axis=0)
+    return {"exact_match": float(exact), "f1": float(overlap), "questions": len(pairs)}
 
 
 def suspects(rows: Iterable[Row]) -> list[Row]:
@@ -345,34 +108,4 @@ def suspects(rows: Iterable[Row]) -> list[Row]:
     Ranked by the confidence in the prediction (the score, where there is none), then by how little annotators agree.
     """
     wrong = [row for row in rows if row.f1 == 0]
-    return sorted(wrong, key=lambda row: (-(certainty(row) or 0.0), 1.0 if row.agreement is None else row.agreement))
-
-
-def certainty(row: Row) -> float | None:
-    """The confidence of a row, or the score where the predictions have no confidence."""
-    return row.score if row.confidence is None else row.confidence
-
-
-def is_table(file: str | Path) -> bool:
-    """Whether a file begins as `write_rows` begins it."""
-    names = [field.name for field in fields(Row)]
-    with open(file, encoding="utf-8", errors="replace") as opened:
-        line = opened.readline(1_000_000)
-    try:
-        return line == ",".join(names) + "\n" or list(json.loads(line)) == names
-    except (ValueError, TypeError, RecursionError):
-        return False
-
-
-def write_rows(file: str | Path, rows: Sequence[Row]) -> None:
-    """Write a table: JSON lines if the name ends in .jsonl, else CSV. Raises OSError if it cannot be written."""
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".jsonl":
-        write_atomically(file, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
-        return
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
-    write_atomically(file, text.getvalue())
+    return sorted(wrong, key=lambda row: (-(row.certainty or 0.0), 1.0 if row.agreement is None else row.agreement))

@@ -62,30 +62,21 @@ def risk_at(confidence: np.ndarray, right: np.ndarray, coverage: float) -> float
     return float(risk_coverage(confidence, right)[1][max(0, round(coverage * len(right)) - 1)])
 
 
-def trust_scores(confidence: np.ndarray, right: np.ndarray, prefix: str) -> dict[str, float]:
-    """ECE, Brier score and the risks at COVERAGES, under keys with a prefix."""
-    scores = {"ece": calibration_error(confidence, right), "brier": brier_score(confidence, right)}
-    scores |= {f"risk_at_{round(100 * share)}": risk_at(confidence, right, share) for share in COVERAGES}
-    return {f"{prefix}{name}": value for name, value in scores.items()}
-
-
-def right_answers(
-    examples: Sequence[Example], texts: Mapping[str, str], metric_language: str | None = None
-) -> np.ndarray:
-    """(questions,) 1.0 where the text is an exact match. A question without answers wants the text ""."""
-    return np.array([score_question(example, texts[example.id], metric_language)[0] for example in examples])
-
-
 def evaluation_trust(
     examples: Sequence[Example], evaluation: Evaluation, metric_language: str | None = None
 ) -> dict[str, float]:
-    """ECE, Brier score and risks of the raw scores (`score_..`) and, for a calibrated model, of `confidence_..`."""
-    right = right_answers(examples, evaluation.texts, metric_language)
-    claims = {"score": evaluation.raw_scores, "confidence": evaluation.confidences}
+    """ECE, Brier score and risks of the raw scores (`score_..`) and, for a calibrated model, of `confidence_..`.
+
+    A question without answers wants the text "".
+    """
+    texts = evaluation.texts
+    right = np.array([score_question(one, texts[one.id], True, metric_language)[0] for one in examples])
     trust: dict[str, float] = {}
-    for name, claimed in claims.items():
+    for name, claimed in (("score", evaluation.raw_scores), ("confidence", evaluation.confidences)):
         if claimed is not None:
-            trust |= trust_scores(np.array([claimed[one.id] for one in examples]), right, f"{name}_")
+            sure = np.array([claimed[one.id] for one in examples])
+            trust |= {f"{name}_ece": calibration_error(sure, right), f"{name}_brier": brier_score(sure, right)}
+            trust |= {f"{name}_risk_at_{round(100 * share)}": risk_at(sure, right, share) for share in COVERAGES}
     return trust
 
 
@@ -104,16 +95,15 @@ def fit_answering(
     ordered = [predictions[example.id] for example in examples]
     asked = [(example, one) for example, one in zip(examples, ordered) if len(one.scores)]
     rows = np.array([features(one)[0] for _, one in asked]).reshape(-1, len(FEATURES))
-    right = np.array([score_question(example, one.answer(0).text)[0] for example, one in asked])
+    right = np.array([score_question(example, one.answer(0).text, True)[0] for example, one in asked])
     if len(set(right.tolist())) < 2:
         found = f"{int(right.sum())} of {len(right)}"
         raise BadInput("--data", "", f"expected both right and wrong answers to fit on, found {found} right")
     no_answer = None
     if is_version_2:
-        best = [score_question(example, one.best().text)[1] for example, one in zip(examples, ordered)]
-        empty = np.array([score_question(example, "")[1] for example in examples])
+        best = np.array([score_question(example, one.best().text, True)[1] for example, one in zip(examples, ordered)])
+        empty = np.array([score_question(example, "", True)[1] for example in examples])
         if threshold is None:
-            odds = np.array([one.null_odds for one in ordered])
-            threshold = best_threshold(odds, np.array(best), empty)[1]
+            threshold = best_threshold(np.array([one.null_odds for one in ordered]), best, empty)[1]
         no_answer = fit_logistic(np.array([null_features(one) for one in ordered]), empty, NULL_FEATURES)
     return Answering(threshold, fit_logistic(rows, right, FEATURES), no_answer, fitted_on)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.evaluation.scorer import exact_match, f1, has_golds, score_version_1, score_version_2
+from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
 from minibert.text.squad import Example, is_version_2
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows, make_windows
@@ -141,12 +141,9 @@ def oracle(examples: Sequence[Example], tokenizer: Tokenizer, sizes: Sequence[in
         i, _ = owners[window.example]
         start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]
         text = examples[i].context[start:end]
-        golds = [gold.text for gold in examples[i].answers]
-        scores = max(exact_match(text, gold) for gold in golds), max(f1(text, gold) for gold in golds)
+        scores = score_question(examples[i], text, False)[:2]
         if scores > best[i]:
             best[i], texts[i] = scores, text
     # Numbers stand for the ids, which need not be unique in training data.
     numbered = [dataclasses.replace(example, id=str(i)) for i, example in enumerate(examples)]
-    predictions = {str(i): text for i, text in enumerate(texts)}
-    is_v2 = is_version_2(examples) or not all(example.answers for example in examples)
-    return (score_version_2 if is_v2 else score_version_1)(numbered, predictions)
+    return score(numbered, {str(i): text for i, text in enumerate(texts)})

@@ -7,20 +7,21 @@ the batches and each rank gets the whole result; the caller decides which rank p
 Next: `report.py`.
 """
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
+from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
 from minibert.evaluation.languages import check_language
 from minibert.evaluation.predictions import Evaluation
-from minibert.evaluation.scorer import has_golds, needs_version_2, score_thresholds, score_version_1, score_version_2
+from minibert.evaluation.scorer import has_golds, needs_version_2, score_version_1, score_version_2
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
-from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import Tokenizer
@@ -54,17 +55,11 @@ def evaluate(
     cannot be read.
     """
     check_language(metric_language)
-    items = [data] if isinstance(data, (str, Path)) else list(data)
-    examples = [item for item in items if isinstance(item, Example)]
-    if not examples:
-        files = [item for item in items if not isinstance(item, Example)]
-        examples = read_squad(files, version_2_with_negative=version_2_with_negative)
-    answering = NOT_FITTED
-    if not isinstance(model, BertForQuestionAnswering):
-        model = find_folder(model, revision)
-        answering = read_answering(model)
+    examples: list[Any] = [data] if isinstance(data, (str, Path)) else list(data)
+    if not any(isinstance(item, Example) for item in examples):
+        examples = read_squad(examples, version_2_with_negative=version_2_with_negative)
+    loaded, loaded_tokenizer, answering = load_trained(model, revision, tokenizer)
     threshold = answering.null_score_diff_threshold if null_score_diff_threshold is None else null_score_diff_threshold
-    loaded, loaded_tokenizer = load_trained(model, revision, tokenizer)
     length = window_length(max_seq_length, loaded.config)
     machine = choose_machine(device, dtype)
     return evaluate_windows(
@@ -101,8 +96,8 @@ def evaluate_windows(
     """Answer and score examples whose windows are made. `model` is as `prepare_to_answer` returns it.
 
     The scores begin with `eval_loss`, the mean `span_loss` over the windows; those of v2.0 end with the best that a
-    threshold can do, see `score_thresholds`. A test set gives no scores: no question
-    has an answer and none is marked as impossible. With `keep_logits` the result has the windows and their logits.
+    threshold can do, see `score_thresholds`. A test set gives no scores: no question has an answer and none is marked
+    as impossible. With `keep_logits` the result has the windows and their logits.
     """
     is_v2 = needs_version_2(examples, version_2_with_negative)
     start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress=True)
@@ -114,11 +109,12 @@ def evaluate_windows(
     scores: dict[str, float] = {}
     if has_golds(examples):
         scores = {"eval_loss": mean_loss(windows, start_logits, end_logits)}
-        rules = score_version_2 if is_v2 else score_version_1
-        scores |= rules(examples, texts, metric_language=metric_language)
         if is_v2:
             best = {name: one.best().text for name, one in predictions.items()}
             null_odds = {name: one.null_odds for name, one in predictions.items()}
-            scores |= score_thresholds(examples, texts, best, null_odds, metric_language)
+            # `texts` have passed the threshold already.
+            scores |= score_version_2(examples, texts, null_odds, math.inf, metric_language, best)
+        else:
+            scores |= score_version_1(examples, texts, metric_language)
     kept = (windows, (start_logits, end_logits)) if keep_logits else ()
     return Evaluation(scores, predictions, texts, is_v2, answering, *kept)

@@ -8,6 +8,7 @@ Next: `calibration.py`.
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from minibert.text.windows import Windows
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
-PREDICTIONS_FORM = 'one object {question id: answer text}, with "" for no answer'
 LARGEST_ODDS = 1e300  # that a float's arithmetic can add one to
 
 
@@ -55,22 +55,35 @@ class Evaluation:
             return None
         of_null, of_answers = self.answering.null_confidence, self.answering.confidences
         return {
-            name: float(of_answers(one)[0]) if self.texts[name] else of_null(one) or 0.0  # type: ignore[index]
+            name: (of_answers(one)[0] if self.texts[name] else of_null(one)) or 0.0
             for name, one in self.predictions.items()
         }
 
 
 def read_predictions(file: str | Path) -> dict[str, str]:
     """The content of a predictions file, {id: text}. Raises BadInput for anything else."""
-    predictions = read_json(file)
-    if not isinstance(predictions, dict) or "data" in predictions:
-        raise BadInput(file, "", f"expected {PREDICTIONS_FORM}, found {short(predictions)}")
-    for key, text in predictions.items():
-        if not isinstance(text, str):
-            raise BadInput(
-                file, key, f"expected the answer as a string, found {short(text)}; the file is {PREDICTIONS_FORM}"
-            )
-    return predictions
+    form = 'one object {question id: answer text}, with "" for no answer'
+    return read_by_id(file, form, "the answer as a string", lambda value: isinstance(value, str))
+
+
+def read_null_odds(file: str | Path) -> dict[str, float]:
+    """The content of a file of null odds, {id: number}. Raises BadInput for anything else."""
+
+    def is_number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) <= LARGEST_ODDS
+
+    return read_by_id(file, "one object {question id: null odds}", "the null odds as a number", is_number)
+
+
+def read_by_id(file: str | Path, form: str, kind: str, is_kind: Callable[[Any], bool]) -> dict[str, Any]:
+    """A JSON object with a value of one kind for each question. form, kind: both in words, for the errors."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise BadInput(file, "", f"expected {form}, found {short(content)}")
+    for key, value in content.items():
+        if not is_kind(value):
+            raise BadInput(file, key, f"expected {kind}, found {short(value)}; the file is {form}")
+    return content
 
 
 def read_n_best(file: Path, texts: dict[str, str]) -> dict[str, list[dict[str, Any]]] | None:
@@ -80,15 +93,13 @@ def read_n_best(file: Path, texts: dict[str, str]) -> dict[str, list[dict[str, A
     """
     if not file.is_file():
         return None
-    n_best = read_json(file)
     keys = {"text", "start", "end", "score"}
-    lists = n_best.values() if isinstance(n_best, dict) else [None]
-    if not all(
-        isinstance(rows, list) and all(isinstance(row, dict) and keys <= row.keys() for row in rows) for rows in lists
-    ):
-        raise BadInput(
-            file, "", f"expected {{question id: [answers]}} with {sorted(keys)}; remove the file to do without"
-        )
+
+    def is_list_of_answers(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(row, dict) and keys <= row.keys() for row in value)
+
+    form = f"one object {{question id: [answers]}} with {sorted(keys)}; remove it to do without"
+    n_best = read_by_id(file, form, "a list of answers", is_list_of_answers)
     is_theirs = all(not text or text in [row["text"] for row in n_best.get(name, ())] for name, text in texts.items())
     return n_best if is_theirs else None
 
@@ -116,19 +127,19 @@ def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
 def check_targets(file: str | Path, overwrite: bool = False) -> None:
     """BadInput or OSError if `write_predictions` could not write, or would replace what is no file of predictions."""
     file = Path(file)
-    kinds: dict[Path, tuple[type, ...]] = {file: (str,), file.parent / N_BEST_FILE: (list,)}
-    kinds[file.parent / NULL_ODDS_FILE] = (int, float)
-    for path, kind in kinds.items():
-        check_target(path, functools.partial(is_ours, path, kind), overwrite)
+    readers: dict[Path, Callable[[Path], Any]] = {file: read_predictions}
+    readers[file.parent / N_BEST_FILE] = functools.partial(read_n_best, texts={})
+    readers[file.parent / NULL_ODDS_FILE] = read_null_odds
+    for path, reader in readers.items():
+        check_target(path, functools.partial(is_readable, path, reader), overwrite)
 
 
-def is_ours(file: Path, kinds: tuple[type, ...]) -> bool:
-    """Whether a file is an object of values of these kinds, as `write_predictions` writes it."""
+def is_readable(file: Path, reader: Callable[[Path], Any]) -> bool:
     try:
-        content = read_json(file)
+        reader(file)
     except BadInput:
         return False
-    return isinstance(content, dict) and all(isinstance(value, kinds) for value in content.values())
+    return True
 
 
 def n_best_rows(prediction: Prediction, is_version_2: bool, answering: Answering = NOT_FITTED) -> list[dict[str, Any]]:
@@ -137,23 +148,12 @@ def n_best_rows(prediction: Prediction, is_version_2: bool, answering: Answering
     The null answer is listed for v2.0, and if it is the only one. A calibrated model's rows have `confidence` too; it
     is null for "no answer" if the model was calibrated on v1.1 data.
     """
-    confidences = answering.confidences(prediction)
-    extras = [{}] * len(prediction.scores) if confidences is None else [{"confidence": c} for c in confidences.tolist()]
-    rows = list(zip(prediction.answers, extras))
-    if is_version_2 or not rows:
-        of_null = {} if confidences is None else {"confidence": answering.null_confidence(prediction)}
-        rows = sorted([*rows, (prediction.null, of_null)], key=lambda row: -row[0].logit_sum)
-    weights = np.exp([answer.logit_sum - rows[0][0].logit_sum for answer, _ in rows])
-    probabilities = (weights / weights.sum()).tolist()
-    return [asdict(answer) | {"probability": p} | extra for (answer, extra), p in zip(rows, probabilities)]
-
-
-def read_null_odds(file: str | Path) -> dict[str, float]:
-    """The content of a file of null odds, {id: number}. Raises BadInput for anything else."""
-    odds = read_json(file)
-    if not isinstance(odds, dict):
-        raise BadInput(file, "", "expected a file of null odds, one object {question id: number}")
-    for key, value in odds.items():
-        if type(value) not in (int, float) or abs(value) > LARGEST_ODDS:
-            raise BadInput(file, key, f"expected the null odds as a number, found {str(value)[:40]!r}")
-    return odds
+    answers = list(zip(prediction.answers, answering.confidences(prediction)))
+    if is_version_2 or not answers:
+        answers.append((prediction.null, answering.null_confidence(prediction)))
+        answers.sort(key=lambda pair: -pair[0].logit_sum)
+    weights = np.exp([answer.logit_sum - answers[0][0].logit_sum for answer, _ in answers])
+    rows = [asdict(answer) | {"probability": p} for (answer, _), p in zip(answers, (weights / weights.sum()).tolist())]
+    if answering.confidence is not None:
+        rows = [row | {"confidence": confidence} for row, (_, confidence) in zip(rows, answers)]
+    return rows

@@ -16,23 +16,14 @@ from typing import Any
 import numpy as np
 
 from minibert.answers.spans import Chunk, token_probabilities
-from minibert.evaluation.analysis import (
-    ERRORS,
-    UNITS,
-    NBest,
-    Row,
-    certainty,
-    human_ceiling,
-    means,
-    slices,
-    suspects,
-)
+from minibert.evaluation.analysis import PROPERTIES, difference, human_ceiling, percents, slices, suspects
 from minibert.evaluation.calibration import calibration_error, reliability, risk_coverage
-from minibert.evaluation.intervals import interval, paired_interval, permutation_p
+from minibert.evaluation.intervals import interval
+from minibert.evaluation.rows import ERRORS, NBest, Row
 from minibert.support.files import finite, refuse
 from minibert.support.page import fill_page
 from minibert.text.squad import Example
-from minibert.text.windows import Windows, flat_rows
+from minibert.text.windows import Windows
 
 PAGE = Path(__file__).with_name("report.html")
 SHOWN_ANSWERS = 5
@@ -40,6 +31,7 @@ LEAST_PROBABILITY = 0.02  # of a token to be kept; more would double the page
 QUESTIONS_TOGETHER = 64
 LOSS_POINTS = 400  # of a curve
 RISK_POINTS = 100
+METRICS = {"exact_match": "Exact match", "f1": "F1"}
 DEVLIN, RAJPURKAR = "Devlin et al. 2019, arXiv:1810.04805", "Rajpurkar et al. 2016, arXiv:1606.05250"
 # By the id of a file's first question: its number of questions, and published results on the whole file, in percent.
 PUBLISHED: dict[str, tuple[int, list[tuple[str, float, float, str]]]] = {
@@ -75,7 +67,7 @@ class Source:
 def trust(rows: Sequence[Row]) -> dict[str, Any]:
     """How far the certainties can be trusted: [mean certainty, share right, questions] of each bin, their mean distance
     (ECE), and [share of questions answered, share of those wrong] if only the surest are answered."""
-    known = [(value, row.exact_match) for row in rows if (value := certainty(row)) is not None]
+    known = [(row.certainty, row.exact_match) for row in rows if row.certainty is not None]
     if not known:
         return {"reliability": [], "calibration_error": 0.0, "risk": []}
     sure, right = np.array(known, float).T
@@ -93,17 +85,18 @@ def make_report(
 ) -> str:
     """The page. other: a second system's name and rows, on the same questions."""
     size, published = PUBLISHED.get(examples[0].id, (0, []))
+    parts = {name: part for name, part in slices(rows).items() if part}
     data = {
         "system": source.system,
         "data": source.data,
         "command": source.command,
         "total": len(rows),
-        "scores": [score_of(rows, name, title) for name, title in (("exact_match", "Exact match"), ("f1", "F1"))],
+        "scores": [score_of(rows, metric) for metric in METRICS],
         "human": human_ceiling(examples),
         "published": published,
         "is_whole": size == len(rows),
         "curves": curves(source.metrics),
-        "slices": [[name.replace("_", " "), UNITS[name], parts] for name, parts in slices(rows).items() if parts],
+        "slices": [[name.replace("_", " "), PROPERTIES[name][0], part] for name, part in parts.items()],
         "errors": list(ERRORS),
         "certainty": "confidence" if any(row.confidence is not None for row in rows) else "score",
         **trust(rows),
@@ -113,18 +106,16 @@ def make_report(
     return fill_page(PAGE, data)
 
 
-def score_of(rows: Sequence[Row], name: str, title: str) -> dict[str, Any]:
-    values = [100 * getattr(row, name) for row in rows]
-    return {"title": title, "value": sum(values) / len(values), "interval": interval(values)}
+def score_of(rows: Sequence[Row], metric: str) -> dict[str, Any]:
+    values = percents(rows, metric)
+    return {"title": METRICS[metric], "value": sum(values) / len(values), "interval": interval(values)}
 
 
 def comparison(rows: Sequence[Row], name: str, others: Sequence[Row]) -> dict[str, Any]:
-    """Differences of the first system to the second."""
-    differences = []
-    for metric, title, a, b in zip(("exact_match", "f1"), ("Exact match", "F1"), means(rows), means(others)):
-        first, second = ([100 * getattr(row, metric) for row in system] for system in (rows, others))
-        differences.append([title, a, b, a - b, *paired_interval(first, second), permutation_p(first, second)])
-    return {"name": name, "differences": differences}
+    """The second system's name, and of each metric: title, A, B, A - B, the ends of its interval, p-value."""
+    found = [(title, difference(rows, others, metric)) for metric, title in METRICS.items()]
+    lines = [[title, one["a"], one["b"], one["difference"], *one["interval"], one["p"]] for title, one in found]
+    return {"name": name, "differences": lines}
 
 
 def read_log(file: Path) -> list[dict[str, float]]:
@@ -160,17 +151,15 @@ def explorer(
     heat = token_heat(source.windows, source.logits, len(rows)) if source.windows and source.logits else []
     questions = []
     for i, (example, row) in enumerate(zip(examples, rows)):
-        sure = certainty(row)
         golds = Counter((gold.start, gold.start + len(gold.text)) for gold in example.answers)
         answers = [
-            [*(answer_of(example, answer["text"], answer["start"], answer["end"])), round(answer["score"], 4)]
+            [*answer_of(example, answer["text"], answer["start"], answer["end"]), round(answer["score"], 4)]
             for answer in source.n_best.get(example.id, ())[:SHOWN_ANSWERS]
         ]
         second = []
         if other:
-            row_b = other[1][i]
-            found = answer_of(example, row_b.prediction, row_b.start, row_b.end)
-            second = [*found, round(100 * row_b.f1), ERRORS.index(row_b.error)]
+            b = other[1][i]
+            second = [*answer_of(example, b.prediction, b.start, b.end), round(100 * b.f1), ERRORS.index(b.error)]
         questions.append(
             [
                 contexts[example.context],
@@ -182,7 +171,7 @@ def explorer(
                 answer_of(example, row.prediction, row.start, row.end),
                 ERRORS.index(row.error),
                 round(100 * row.f1),
-                None if sure is None else round(sure, 4),
+                None if row.certainty is None else round(row.certainty, 4),
                 places.get(row.id, 0),
                 answers,
                 heat[i] if heat else [],
@@ -205,16 +194,12 @@ def token_heat(windows: Windows, logits: tuple[np.ndarray, np.ndarray], question
     heat: list[list[int]] = []
     for first in range(0, questions, QUESTIONS_TOGETHER):
         chunk = Chunk(windows, *logits, bounds[first : first + QUESTIONS_TOGETHER + 1])
-        null_order = np.lexsort([logits[0][chunk.cls_row] + logits[1][chunk.cls_row], chunk.question])
-        null_row = chunk.cls_row[null_order[chunk.first_window]]
-        starts, ends = (token_probabilities(chunk, values, null_row) for values in logits)
+        starts, ends = (token_probabilities(chunk, values) for values in logits)
         offsets = np.zeros((len(starts), 2), np.int64)
-        offsets[flat_rows(chunk.first_slot, chunk.length)] = windows.offsets[flat_rows(chunk.first_row, chunk.length)]
+        offsets[chunk.token_slot] = windows.offsets[chunk.token_row]
         is_kept = np.maximum(starts, ends) >= LEAST_PROBABILITY
-        is_kept[chunk.null_slot] = False
         columns = [offsets[:, 0], offsets[:, 1] - offsets[:, 0], np.rint(100 * starts), np.rint(100 * ends)]
         table = np.stack(columns, axis=1).astype(int)  # (slots, 4)
-        for stop, size in zip(chunk.null_slot, chunk.slots):
-            part = slice(stop - size + 1, stop)
-            heat.append(table[part][is_kept[part]].ravel().tolist())
+        for begin, stop in zip(chunk.begin, chunk.null_slot):
+            heat.append(table[begin:stop][is_kept[begin:stop]].ravel().tolist())
     return heat

@@ -43,17 +43,37 @@ def exact_match(prediction: str, gold: str, metric_language: str | None = None) 
 def f1(prediction: str, gold: str, metric_language: str | None = None) -> float:
     """Harmonic mean of precision and recall over the words of both normalized texts, as bags.
 
-    Two texts without words score 0, as in the v1.1 script; `score_version_2` has a rule of its own for them.
+    Two texts without words score 0, as in the v1.1 script; v2.0 has a rule of its own for them in `score_question`.
     """
-    if metric_language:
-        predicted, expected = (languages.words(text, metric_language) for text in (prediction, gold))
-    else:
-        predicted, expected = normalize(prediction).split(), normalize(gold).split()
+    predicted, expected = words(prediction, metric_language), words(gold, metric_language)
     common = sum((Counter(predicted) & Counter(expected)).values())
     if common == 0:
         return 0.0
     precision, recall = common / len(predicted), common / len(expected)
     return 2 * precision * recall / (precision + recall)
+
+
+def words(text: str, metric_language: str | None = None) -> list[str]:
+    """What F1 counts."""
+    return languages.words(text, metric_language) if metric_language else normalize(text).split()
+
+
+def score_question(
+    example: Example, prediction: str, is_version_2: bool, metric_language: str | None = None
+) -> tuple[float, float, str]:
+    """Exact match and F1 of one prediction, each the best over the answers, and the answer of the best F1.
+
+    v2.0: what counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored.
+    Where the prediction or all answers are empty, F1 is 1 if both are, else 0.
+    """
+    golds = list(dict.fromkeys(gold.text for gold in example.answers))  # annotators often agree: score an answer once
+    if is_version_2:
+        golds = [gold for gold in golds if normalize(gold, metric_language)] or [""]
+    exact = overlap = [exact_match(prediction, gold, metric_language) for gold in golds]
+    if not is_version_2 or normalize(prediction, metric_language):
+        overlap = [f1(prediction, gold, metric_language) for gold in golds]
+    best = max(range(len(golds)), key=lambda i: (overlap[i], exact[i]))
+    return max(exact), overlap[best], golds[best]
 
 
 def score(
@@ -90,29 +110,20 @@ def needs_version_2(examples: Sequence[Example], version_2_with_negative: bool) 
 def score_version_1(
     examples: Sequence[Example], predictions: Mapping[str, str], metric_language: str | None = None
 ) -> dict[str, float]:
-    """{"exact_match", "f1", "total"}: for each metric by itself, the best over a question's answers.
+    """{"exact_match", "f1", "total"}. A missing prediction scores 0 and is counted on stderr.
 
-    A missing prediction scores 0 and is counted on stderr. Raises BadInput for a question without answers.
+    Raises BadInput for a question without answers.
     """
     if unanswered := [example.id for example in examples if not example.answers]:
         what = f"{len(unanswered)} questions have no answers and no is_impossible; use --version_2_with_negative"
         raise BadInput("data", unanswered[0], what)
-    exact_sum = f1_sum = 0.0
-    missing = 0
-    for example in examples:
-        prediction = predictions.get(example.id)
-        if prediction is None:
-            missing += 1
-            continue
-        golds = {gold.text for gold in example.answers}  # annotators often agree: score an answer once
-        exact_sum += max(exact_match(prediction, gold, metric_language) for gold in golds)
-        f1_sum += max(f1(prediction, gold, metric_language) for gold in golds)
-    if missing:
-        surplus = len(predictions) - (len(examples) - missing)
+    answered = [example for example in examples if example.id in predictions]
+    if missing := len(examples) - len(answered):
+        surplus = len(predictions) - len(answered)
         others = f"; {surplus} predictions are for questions that are not in the data" if surplus else ""
         print(f"{missing} of {len(examples)} questions have no prediction and score 0{others}", file=sys.stderr)
-    total = len(examples)
-    return {"exact_match": 100 * exact_sum / total, "f1": 100 * f1_sum / total, "total": total}
+    rows = [score_question(example, predictions[example.id], False, metric_language)[:2] for example in answered]
+    return mean_scores(rows + missing * [(0.0, 0.0)], ("exact_match", "f1", "total"))
 
 
 def score_version_2(
@@ -121,32 +132,40 @@ def score_version_2(
     null_odds: Mapping[str, float] | None = None,
     threshold: float = OFFICIAL_THRESHOLD,
     metric_language: str | None = None,
+    best_answers: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """exact, f1 and total, then the same for the questions with answers (HasAns_) and without (NoAns_).
 
     With null odds, a question whose odds exceed `threshold` counts as "no answer", as with the official --na-prob-file
-    and --na-prob-thresh, and the scores end with those of `score_thresholds`. Raises BadInput for a missing prediction
-    or missing null odds; predictions for other questions are counted on stderr.
+    and --na-prob-thresh, and the scores end with those of `score_thresholds`; there, best_answers are the predictions
+    before any threshold has replaced one with "". Raises BadInput for a missing prediction or missing null odds;
+    predictions for other questions are counted on stderr.
     """
     check_complete(examples, predictions, "prediction")
-    surplus = len(predictions) - len({example.id for example in examples})
-    if surplus:
+    if surplus := len(predictions) - len({example.id for example in examples}):
         print(f"{surplus} predictions are for questions that are not in the data", file=sys.stderr)
     if null_odds is not None:
         check_complete(examples, null_odds, "null odds")
     rows = []
     for example in examples:
-        exact, f1_score = score_question(example, predictions[example.id], metric_language)
+        exact, overlap, _ = score_question(example, predictions[example.id], True, metric_language)
         if null_odds is not None and null_odds[example.id] > threshold:
-            exact = f1_score = float(not example.answers)
-        rows.append((bool(example.answers), exact, f1_score))
-    scores = mean_scores(rows, "")
-    for prefix, has_answer in (("HasAns_", True), ("NoAns_", False)):
-        if part := [row for row in rows if row[0] is has_answer]:
-            scores |= mean_scores(part, prefix)
+            exact = overlap = float(not example.answers)
+        rows.append((exact, overlap))
+    scores = mean_scores(rows, ("exact", "f1", "total"))
+    for prefix, has_answer in (("HasAns", True), ("NoAns", False)):
+        if part := [row for example, row in zip(examples, rows) if bool(example.answers) is has_answer]:
+            scores |= mean_scores(part, (f"{prefix}_exact", f"{prefix}_f1", f"{prefix}_total"))
     if null_odds is not None:
-        scores |= score_thresholds(examples, predictions, predictions, null_odds, metric_language)
+        scores |= score_thresholds(examples, predictions, best_answers or predictions, null_odds, metric_language)
     return scores
+
+
+def mean_scores(rows: Sequence[tuple[float, float]], names: Sequence[str]) -> dict[str, float]:
+    """Exact match and F1 in percent, and the number of questions, under these names."""
+    total = len(rows)
+    exact_sum, f1_sum = (sum(row[i] for row in rows) for i in (0, 1))
+    return dict(zip(names, (100 * exact_sum / total, 100 * f1_sum / total, total)))
 
 
 def check_complete(examples: Sequence[Example], values: Mapping[str, object], what: str) -> None:
@@ -157,57 +176,33 @@ def check_complete(examples: Sequence[Example], values: Mapping[str, object], wh
         raise BadInput("predictions" if what == "prediction" else "null odds", missing[0], found)
 
 
-def score_question(example: Example, prediction: str, metric_language: str | None = None) -> tuple[float, float]:
-    """Exact match and F1 of one prediction by the v2.0 rules.
-
-    What counts is the list of answers, not `is_impossible`. An answer whose normalized text is empty is ignored. Where
-    the prediction or all answers are empty, F1 is 1 if both are, else 0.
-    """
-    golds = {gold.text for gold in example.answers if normalize(gold.text, metric_language)} or {""}
-    exact = max(exact_match(prediction, gold, metric_language) for gold in golds)
-    if not normalize(prediction, metric_language):
-        return exact, exact
-    return exact, max(f1(prediction, gold, metric_language) for gold in golds)
-
-
 def score_thresholds(
     examples: Sequence[Example],
     predictions: Mapping[str, str],
     best_answers: Mapping[str, str],
     null_odds: Mapping[str, float],
-    metric_language: str | None = None,
+    metric_language: str | None,
 ) -> dict[str, float]:
     """The best scores that a threshold gives on these questions; optimistic, because it is chosen on them.
 
     `best_exact`, `best_exact_thresh`, `best_f1` and `best_f1_thresh` are the official script's, over the predictions.
-    The same with `best_reachable_` are over the best answers, which no threshold has replaced with "" yet, and each is
-    what scoring at its threshold gives. See `thresholds.py`.
+    The same with `best_reachable_` are over the best answers, and each is what scoring at its threshold gives. See
+    `thresholds.py`.
     """
     by_id = {example.id: example for example in examples}
-    odds = {name: null_odds[name] for name in null_odds if name in by_id}  # in the order of the null odds
-    raw, answered, unanswered = (
-        {name: score_question(by_id[name], text(name), metric_language) for name in odds}
-        for text in (predictions.__getitem__, best_answers.__getitem__, lambda name: "")
+    asked = [by_id[name] for name in null_odds if name in by_id]  # in the order of the null odds
+    odds = [null_odds[one.id] for one in asked]
+    has_answer, has_text = [bool(one.answers) for one in asked], [bool(predictions[one.id]) for one in asked]
+    predicted, answered, unanswered = (
+        np.array([score_question(one, texts.get(one.id, ""), True, metric_language)[:2] for one in asked])
+        for texts in (predictions, best_answers, {})
     )
     official: dict[str, float] = {}
     reachable: dict[str, float] = {}
     for i, metric in enumerate(("exact", "f1")):
-        rows = ((odds[name], raw[name][i], bool(by_id[name].answers), bool(predictions[name])) for name in odds)
-        best, threshold = official_best(rows)
-        official |= {f"best_{metric}": 100.0 * best / len(odds), f"best_{metric}_thresh": threshold}
-        arrays = (np.array([scores[name][i] for name in odds]) for scores in (answered, unanswered))
-        best, threshold = best_threshold(np.array([*odds.values()]), *arrays)
-        reachable |= {f"best_reachable_{metric}": 100.0 * best / len(odds)}
+        best, threshold = official_best(zip(odds, predicted[:, i].tolist(), has_answer, has_text))
+        official |= {f"best_{metric}": 100.0 * best / len(asked), f"best_{metric}_thresh": threshold}
+        best, threshold = best_threshold(np.array(odds), answered[:, i], unanswered[:, i])
+        reachable |= {f"best_reachable_{metric}": 100.0 * best / len(asked)}
         reachable |= {f"best_reachable_{metric}_thresh": threshold}
     return official | reachable
-
-
-def mean_scores(rows: Sequence[tuple[bool, float, float]], prefix: str) -> dict[str, float]:
-    """Percentages over rows of (has an answer, exact match, F1), under keys with a prefix."""
-    total = len(rows)
-    exact_sum, f1_sum = sum(row[1] for row in rows), sum(row[2] for row in rows)
-    return {
-        f"{prefix}exact": 100.0 * exact_sum / total,
-        f"{prefix}f1": 100.0 * f1_sum / total,
-        f"{prefix}total": total,
-    }

@@ -53,9 +53,9 @@ def test_every_answer_has_features_and_a_confidence():
     np.testing.assert_allclose(FITTED.confidences(prediction)[:2], 1 / (1 + np.exp(-np.array(sums))), rtol=1e-6)
     assert FITTED.null_confidence(prediction) == pytest.approx(1 / (1 + np.exp(-(0.5 + 1.5 * -4))))
     empty = make_prediction([])
-    assert FITTED.confidences(empty).shape == (0,)
+    assert FITTED.confidences(empty) == []
     assert FITTED.null_confidence(empty) == pytest.approx(1)
-    assert (Answering().confidences(prediction), Answering().null_confidence(prediction)) == (None, None)
+    assert (Answering().confidences(prediction), Answering().null_confidence(prediction)) == ([None] * 3, None)
 
 
 @pytest.mark.parametrize("answering", [FITTED, Answering(None, WEIGHTS), Answering()])

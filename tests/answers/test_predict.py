@@ -1,6 +1,5 @@
 """predict.py: flat logits and loss equal those of each window alone; a model that cannot answer is refused."""
 
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,11 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 
-from minibert.answers.pipeline import pipeline
+from minibert.answers.confidence import NOT_FITTED
 from minibert.answers.predict import check_pair, load_trained, mean_loss, parts, predict, predict_logits, window_length
-from minibert.evaluation.evaluate import evaluate
 from minibert.model.bert import span_loss
 from minibert.model.prepare import prepare
 from minibert.model.weights import load_model
@@ -53,8 +50,7 @@ def alone(tiny_folder, windows):
     return [np.concatenate(column) if np.ndim(column[0]) else np.mean(column) for column in zip(*rows)]
 
 
-@pytest.mark.parametrize("is_training", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize(("batch_size", "is_training"), [(1, False), (3, True), (64, False)])
 def test_logits_and_loss_are_those_of_each_window_alone(tiny_folder, windows, alone, batch_size, is_training):
     """Also for a model in training mode: without dropout, and its mode stays."""
     model = prepare(load_model(tiny_folder), CPU).train(is_training)
@@ -88,9 +84,6 @@ def test_a_model_may_have_any_rows_without_a_token_but_no_token_without_a_row(to
         check_pair(model, tokenizer, "name")
 
 
-# --- load_trained, behind both `pipeline` and `evaluate`
-
-
 def same_weights(first, second) -> bool:
     other = second.state_dict()
     return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
@@ -99,37 +92,27 @@ def same_weights(first, second) -> bool:
 def test_a_name_or_a_loaded_model_gives_a_model_of_its_own(tiny_folder, vocab_folder, tokenizer):
     loaded = load_model(tiny_folder)
     for arguments in ((str(tiny_folder),), (tiny_folder, None, vocab_folder), (loaded, None, tokenizer)):
-        model, found = load_trained(*arguments)
-        assert model is not loaded and same_weights(model, loaded)
+        model, found, answering = load_trained(*arguments)
+        assert model is not loaded and same_weights(model, loaded) and answering is NOT_FITTED
         assert found.encode(["anna made it"]).ids.tolist() == tokenizer.encode(["anna made it"]).ids.tolist()
 
 
-@pytest.fixture(scope="module")
-def cases(tiny_folder, tokenizer, tmp_path_factory):
-    """A model and a tokenizer that cannot answer, by what is wrong with them."""
-    headless = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("headless") / "model")
-    tensors = load_file(headless / "model.safetensors")
-    encoder = {name: tensor for name, tensor in tensors.items() if not name.startswith("qa_outputs")}
-    save_file(encoder, headless / "model.safetensors", {"format": "pt"})
-    wide = tmp_path_factory.mktemp("wide")
+def test_a_model_that_cannot_answer_is_refused(tiny_folder, headless_folder, tokenizer, tmp_path):
+    wide = tmp_path / "wide"
+    wide.mkdir()
     (wide / "vocab.txt").write_text("".join(f"{token}\n" for token in [*VOCABULARY, "library", "harbour"]), "utf-8")
-    return {
-        "model: span_head.weight: .*no trained": (headless, None),
-        "^model: span_head.weight: ": (load_model(headless), tokenizer),
+    cases = {
+        "model: span_head.weight: .*no trained": (headless_folder, None),
+        "^model: span_head.weight: ": (load_model(headless_folder), tokenizer),
         f"vocab_size: .*{len(VOCABULARY) + 2}": (tiny_folder, load_tokenizer(wide)),
         "^model: vocab_size: ": (load_model(tiny_folder), wide),
         "tokenizer: is missing": (load_model(tiny_folder), None),
         "nowhere: no such": (tiny_folder, wide / "nowhere"),
         "away: no such": (wide / "away", None),
     }
-
-
-@pytest.mark.parametrize("number", range(7))
-@pytest.mark.parametrize("use", [pipeline, lambda model, tokenizer: evaluate(model, EXAMPLES, tokenizer=tokenizer)])
-def test_a_model_that_cannot_answer_is_refused(cases, use, number):
-    message, (model, tokenizer) = list(cases.items())[number]
-    with pytest.raises(BadInput, match=message):
-        use(model=model, tokenizer=tokenizer)
+    for message, (model, its_tokenizer) in cases.items():
+        with pytest.raises(BadInput, match=message):
+            load_trained(model, tokenizer=its_tokenizer)
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(10_000_000, [4]), (120, [1, 3]), (1, [])])

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from minibert.__main__ import run
 from tests.builders import write_toy_squad
@@ -68,13 +66,3 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def data(tmp_path: Path) -> Path:
     """A SQuAD file of 25 questions."""
     return write_toy_squad(tmp_path / "toy.json", 25)
-
-
-@pytest.fixture(scope="session")
-def headless_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """The tiny model without a span head."""
-    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("headless") / "model")
-    tensors = load_file(folder / "model.safetensors")
-    encoder = {name: tensor for name, tensor in tensors.items() if not name.startswith("qa_outputs")}
-    save_file(encoder, folder / "model.safetensors", {"format": "pt"})
-    return folder

@@ -104,7 +104,7 @@ LINES = [
     ("evaluate --ckpt model", "--data"),
     ("evaluate --score predictions.json", "--data"),
     ("evaluate --score none.json --data data.json", r"none\.json: cannot be read"),
-    ("evaluate --score data.json --data data.json", r"data\.json: expected one object"),
+    ("evaluate --score data.json --data data.json", r"data\.json: data: .*string, .*one object"),
     ("evaluate --score predictions.json --data predictions.json", r"predictions\.json: .*predictions file"),
     ("evaluate --score empty --data data.json", "empty: cannot be read"),
     ("evaluate --score predictions.json --data bare.json", "no answers"),

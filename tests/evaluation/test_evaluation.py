@@ -20,7 +20,7 @@ SIZES = {"max_seq_length": 32, "doc_stride": 8, "device": "cpu", "dtype": "float
 
 @pytest.mark.parametrize("version_2", [False, True])
 def test_a_file_and_its_examples_get_the_loss_and_the_official_scores(tiny_folder, tokenizer, tmp_path, version_2):
-    file = write_toy_squad(tmp_path / "toy.json", 12, version_2=version_2)
+    file = write_toy_squad(tmp_path / "toy.json", 6, version_2=version_2)
     examples = read_squad(file)
     options = SIZES | {"n_best_size": 7, "max_answer_length": 9, "eval_batch_size": 4}
     evaluation = evaluate(str(tiny_folder), file, **options)
@@ -43,7 +43,7 @@ def test_a_file_and_its_examples_get_the_loss_and_the_official_scores(tiny_folde
     assert list(evaluation.predictions) == list(evaluation.texts) == [example.id for example in examples]
     assert {len(prediction.scores) for prediction in evaluation.predictions.values()} == {7}
     assert max(len(text.split()) for text in evaluation.texts.values()) <= 9
-    assert "12 questions: eval_loss" in repr(evaluation)
+    assert "6 questions: eval_loss" in repr(evaluation)
 
     loaded = load_model(tiny_folder).train()
     for model, data in ((tiny_folder, [file]), (tiny_folder, examples), (loaded, tuple(examples))):

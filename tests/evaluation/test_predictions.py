@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from minibert.answers.spans import Answer, Prediction
-from minibert.evaluation.predictions import Evaluation, n_best_rows, read_predictions, write_predictions
+from minibert.evaluation.predictions import (
+    Evaluation,
+    n_best_rows,
+    read_n_best,
+    read_null_odds,
+    read_predictions,
+    write_predictions,
+)
 from minibert.support.errors import BadInput
 
 CONTEXT = "the caf\u00e9 clock"
@@ -32,6 +39,29 @@ def test_a_predictions_file_that_is_refused(tmp_path, content, message):
     with pytest.raises(BadInput, match=message) as caught:
         read_predictions(file)
     assert caught.value.file == str(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"q0": "x"}, "q0: .*number"), ([], "one object"), ({"q0": 1e301}, "q0"), ({"q0": True}, "q0: .*number")],
+)
+def test_a_file_of_null_odds_that_is_refused(tmp_path, content, message):
+    (tmp_path / "odds.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=message):
+        read_null_odds(tmp_path / "odds.json")
+
+
+def test_n_best_of_another_run_are_not_taken_and_other_files_refused(tmp_path):
+    file = tmp_path / "nbest_predictions.json"
+    assert read_n_best(file, {"q1": "clock"}) is None
+    n_best = {"q1": [{"text": "clock", "start": 0, "end": 5, "score": 0.5}]}
+    for content, texts, expected in ((n_best, {"q1": "clock", "q2": ""}, n_best), (n_best, {"q1": "tower"}, None)):
+        file.write_text(json.dumps(content))
+        assert read_n_best(file, texts) == expected
+    for content in ([], {"q1": "clock"}, {"q1": [{"text": "clock"}]}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(BadInput, match=r"nbest_predictions.json: .*remove it"):
+            read_n_best(file, {})
 
 
 def make_prediction(null_sum: float, *spans: tuple[int, int, float, float]) -> Prediction:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from minibert.answers.spans import search
-from minibert.evaluation.analysis import ERRORS, make_rows
 from minibert.evaluation.predictions import n_best_rows
 from minibert.evaluation.report import LEAST_PROBABILITY, Source, make_report, read_log, token_heat, trust
+from minibert.evaluation.rows import ERRORS, make_rows
 from minibert.text.squad import Example, Gold, read_squad
 from minibert.text.windows import make_windows
 from tests.builders import write_toy_squad
@@ -94,8 +94,8 @@ def test_the_page_asks_for_nothing_and_writes_no_markup():
     assert not outside and not re.search(r"\s(style|on\w+)=", page.partition("<script")[0])
 
 
-def example_of(answer):
-    return Example("q", "t", "who made it?", f"{answer} made it", (Gold(answer, 0),))
+def example_of(answer, name="q"):
+    return Example(name, "t", "who made it?", f"{answer} made it", (Gold(answer, 0),))
 
 
 def test_a_test_of_one_question_and_of_no_right_answer_has_a_page():
@@ -109,28 +109,16 @@ def test_a_test_of_one_question_and_of_no_right_answer_has_a_page():
 def test_lines_of_the_log_that_hold_anything_but_numbers_are_left_out(tmp_path):
     log = tmp_path / "metrics.jsonl"
     assert read_log(log) == []
-    bad = [
-        "NaN",
-        "[1]",
-        '{"step": 1, "loss": NaN}',
-        '{"step": "x"}',
-        '{"loss": 1}',
-        '{"step": 1, "f1": {}}',
-        "[" * 10**5,
-    ]
-    log.write_text("\n".join([*bad, '{"step": 2, "loss": 0.5}', '{"st']), "utf-8")
+    bad = ["NaN", "[1]", '{"step": 1, "loss": NaN}', '{"step": "x"}', '{"loss": 1}', '{"step": 1, "f1": {}}']
+    log.write_text("\n".join([*bad, "[" * 10**5, '{"step": 2, "loss": 0.5}', '{"st']), "utf-8")
     assert read_log(log) == [{"step": 2, "loss": 0.5}]
 
 
-def test_calibration_of_scores_that_say_too_much():
-    sure = [0.95, 0.9, 0.85, 0.15]
-    listed = {
-        str(i): [{"text": "anna" if i < 2 else "iron", "start": 0, "end": 1, "score": s}] for i, s in enumerate(sure)
-    }
-    examples = [Example(str(i), "t", "who ?", "anna made it", (Gold("anna", 0),)) for i in range(4)]
-    rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
-    shown = trust(rows)
-    assert shown["reliability"] == [pytest.approx(p) for p in ((0.15, 0, 1), (0.85, 0, 1), (0.9, 1, 1), (0.95, 1, 1))]
-    assert shown["calibration_error"] == pytest.approx((0.15 + 0.85 + 0.1 + 0.05) / 4)
-    assert shown["risk"] == [pytest.approx(p) for p in ((0.25, 0), (0.5, 0), (0.75, 1 / 3), (1, 0.5))]
+def test_the_certainties_are_shown_with_what_they_are_worth():
+    listed = {str(i): [{"text": "anna", "start": 0, "end": 4, "score": sure}] for i, sure in enumerate((0.95, 0.15))}
+    examples = [example_of("anna", name="0"), Example("1", "t", "who ?", "anna made it", (Gold("it", 10),))]
+    shown = trust(make_rows(examples, dict.fromkeys(listed, "anna"), False, listed))
+    assert shown["reliability"] == [pytest.approx([0.15, 0, 1]), pytest.approx([0.95, 1, 1])]
+    assert shown["calibration_error"] == pytest.approx(0.1)
+    assert shown["risk"] == [[0.5, 0], [1, 0.5]]
     assert trust([]) == {"reliability": [], "calibration_error": 0.0, "risk": []}

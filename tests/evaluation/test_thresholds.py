@@ -86,7 +86,7 @@ def test_published_predictions_with_constructed_null_odds(squad_dir):
     scores = score(examples, predictions, odds)
     has = {one.id: bool(one.answers) for one in examples}
     for i, metric in enumerate(("exact", "f1")):
-        raw = {one.id: score_question(one, predictions[one.id])[i] for one in examples}
+        raw = {one.id: score_question(one, predictions[one.id], True)[i] for one in examples}
         official = scores[f"best_{metric}"], scores[f"best_{metric}_thresh"]
         assert official == official_rule(raw, has, predictions, odds)
         kept = [float(not has[name]) if odds[name] > 1.0 else value for name, value in raw.items()]
