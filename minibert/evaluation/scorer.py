@@ -202,7 +202,7 @@ def score_thresholds(
     for i, metric in enumerate(("exact", "f1")):
         best, threshold = official_best(zip(odds, predicted[:, i].tolist(), has_answer, has_text))
         official |= {f"best_{metric}": 100.0 * best / len(asked), f"best_{metric}_thresh": threshold}
-        best, threshold = best_threshold(np.array(odds), answered[:, i], unanswered[:, i])
+        best, threshold = best_threshold(np.array(odds, np.float64), answered[:, i], unanswered[:, i])
         reachable |= {f"best_reachable_{metric}": 100.0 * best / len(asked)}
         reachable |= {f"best_reachable_{metric}_thresh": threshold}
     return official | reachable

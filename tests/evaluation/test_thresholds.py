@@ -104,6 +104,16 @@ def test_published_predictions_with_constructed_null_odds(squad_dir):
     ]
 
 
+def test_null_odds_may_be_integers_of_any_size():
+    examples = [Example("q1", "", "?", "clock", (Gold("clock", 0),)), Example("q2", "", "?", "clock", (), True)]
+    scores = score(examples, {"q1": "clock", "q2": "clock"}, {"q1": -(10**30), "q2": 10**30})
+    assert (scores["best_exact"], scores["best_reachable_exact"], scores["best_reachable_exact_thresh"]) == (
+        100,
+        100,
+        0,
+    )
+
+
 def test_null_odds_that_do_not_fit_the_questions_are_refused():
     answered = Example("q1", "", "?", "clock", (Gold("clock", 0),))
     impossible = Example("q2", "", "?", "clock", (), True)
