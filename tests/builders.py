@@ -1,15 +1,19 @@
-"""What the tests build: a small vocabulary, tiny models, random SQuAD files, and the call that runs a command."""
+"""What the tests build: a small vocabulary, tiny models, random SQuAD files, predictions, and calls of a command."""
 
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from minibert.answers.spans import Answer, Prediction
 from minibert.model.bert import BertConfig
 from minibert.text.windows import Windows
 
@@ -102,3 +106,18 @@ def lone_batch(windows: Windows, i: int) -> dict[str, torch.Tensor]:
         "start_positions": torch.tensor([window.start_position]),
         "end_positions": torch.tensor([window.end_position]),
     }
+
+
+def make_prediction(
+    context: str, *spans: tuple[int, int, float, float], null_sum: float, scores: Sequence[float] = ()
+) -> Prediction:
+    """A prediction of spans (start, end, start logit, end logit), best first; without scores, each scores 0.5."""
+    rows = np.array(spans, np.float32).reshape(-1, 4)
+    values = np.array(scores or [0.5] * len(spans), np.float32)
+    return Prediction(context, rows[:, :2].astype(int), rows[:, 2:], values, Answer("", 0, 0, 0.25, null_sum - 1, 1.0))
+
+
+def page_data(page: str) -> Any:
+    """What a page shows: the JSON in its only element of data."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    return json.loads(text)

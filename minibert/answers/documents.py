@@ -41,17 +41,12 @@ def find_answers(
     the list is one empty answer: that of the document which doubts "no answer" most.
     """
     found = [one for i, prediction in enumerate(predictions) for one in answers_of(i, prediction, answering)]
-    passed = [
-        one
-        for one in found
-        if (threshold is None or one.null_odds <= threshold)
-        and (least_confidence is None or (one.confidence or 0.0) >= least_confidence)
-    ]
-    passed.sort(key=lambda one: one.null_odds)
     kept: list[Found] = []
-    for one in passed:
+    for one in sorted(found, key=lambda one: one.null_odds):
+        is_likely = threshold is None or one.null_odds <= threshold
+        is_sure = least_confidence is None or (one.confidence or 0.0) >= least_confidence
         is_new = len(predictions) == 1 or not any(overlap(one, other) for other in kept)
-        if len(kept) < count and is_new:
+        if is_likely and is_sure and is_new and len(kept) < count:
             kept.append(one)
     return kept or [no_answer(predictions, answering)]
 

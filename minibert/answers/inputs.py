@@ -25,6 +25,15 @@ def is_pair(sample: Any) -> bool:
     return isinstance(sample, Mapping) and {"question", "context"} <= sample.keys()
 
 
+def split(samples: Any) -> tuple[Any, Any]:
+    """The question and the context of a dict, or the lists of both of several dicts."""
+    if is_pair(samples):
+        return samples["question"], samples["context"]
+    if (rows := as_list(samples)) is None:
+        raise BadInput("pipeline", "", f"expected a question and a context, or a dict of both, found {samples!r:.80}")
+    return split_dicts(rows)
+
+
 def split_dicts(rows: list[Any], first: int = 0) -> tuple[list[Any], list[Any]]:
     """The questions and contexts of dicts; `first` is the number of the first one, for the message."""
     for i, row in enumerate(rows, first):

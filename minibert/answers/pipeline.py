@@ -15,7 +15,7 @@ import torch
 
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers
-from minibert.answers.inputs import Texts, as_list, is_pair, pair, split_dicts
+from minibert.answers.inputs import Texts, as_list, pair, split, split_dicts
 from minibert.answers.predict import SHORTEST_WINDOW, load_trained, predict, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction
 from minibert.model.bert import BertForQuestionAnswering
@@ -133,17 +133,14 @@ class QuestionAnswering:
         given = one_of("data", data, "X", X)
         if given is not None and (question is not None or context is not None):
             raise BadInput("pipeline", "data", "does not go with question and context")
-        samples: Any = given if given is not None else question if context is None else None
         if more or (isinstance(question, Mapping) and isinstance(context, Mapping)):
-            samples = [question, context, *more]
-        if isinstance(samples, Iterator):
-            return self.stream(samples, chosen)
-        if is_pair(samples):
-            question, context = samples["question"], samples["context"]
-        elif (rows := as_list(samples)) is not None:
-            question, context = split_dicts(rows)
-        elif given is not None:
-            raise BadInput("pipeline", "data", f"expected a dict of question and context, found {given!r}")
+            given = [question, context, *more]
+        elif given is None and context is None:
+            given = question
+        if isinstance(given, Iterator):
+            return self.stream(given, chosen)
+        if given is not None:
+            question, context = split(given)
         results = self.answer(pair(question, context), chosen)
         return results[0] if as_list(question) is None and as_list(context) is None else results
 

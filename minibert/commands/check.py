@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> None:
         changes = [Change(line, "NaN -> null") for line in report["nan"]] + changes
         write_copy(Path(options.fix), top, changes_file, changes)
         report["changes"] = [change._asdict() for change in changes]
-        report["faults_left"], examples = check_content(top, options.fix, is_v2)
+        report["faults_left"], examples, _ = check_content(top, is_v2)
     if options.eval_data:
         report["eval_data"], _, eval_examples = check_file(options.eval_data, is_v2)
         report["eval_data"] |= count_examples(eval_examples)
@@ -93,20 +93,20 @@ def check_file(file: str, version_2_with_negative: bool) -> tuple[dict[str, Any]
     """The report on a file's faults, its content as SQuAD has it, and its good questions."""
     name, top, nan_lines = convert(file)
     check_top(file, top)
-    taken: Counter[str] = Counter()
-    faults, examples = check_content(top, file, version_2_with_negative, taken)
+    faults, examples, taken = check_content(top, version_2_with_negative)
     nan = [{"place": line, "what": "NaN is not a JSON value; write null"} for line in nan_lines]
-    report = {"data": file, "format": name or "SQuAD", "faults": nan + faults, "taken": dict(taken), "nan": nan_lines}
+    report = {"data": file, "format": name or "SQuAD", "faults": nan + faults, "taken": taken, "nan": nan_lines}
     return report, top, examples
 
 
 def check_content(
-    top: Any, file: str, version_2_with_negative: bool, taken: Counter[str] | None = None
-) -> tuple[list[dict[str, str]], list[Example]]:
-    """All faults of the questions, and the good ones."""
-    records = check_records(top, False, version_2_with_negative, False, Counter() if taken is None else taken)
+    top: Any, version_2_with_negative: bool
+) -> tuple[list[dict[str, str]], list[Example], dict[str, int]]:
+    """All faults of the questions, the good questions, and how often something was read that SQuAD writes otherwise."""
+    taken: Counter[str] = Counter()
+    records = check_records(top, False, version_2_with_negative, False, taken)
     faults = [{"place": place, "what": record} for place, record in records if isinstance(record, str)]
-    return faults, [record for _, record in records if isinstance(record, Example)]
+    return faults, [record for _, record in records if isinstance(record, Example)], dict(taken)
 
 
 def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:

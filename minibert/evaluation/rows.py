@@ -31,8 +31,7 @@ from minibert.text.windows import Windows, answer_span
 
 # The kinds of results. A prediction is "right" if exact match is 1; each other kind has its reason in `error_class`.
 ERRORS = ("right", "boundary", "same sentence", "other sentence", "false answer", "false no answer", "unreachable")
-QUESTION_WORDS = {"what": "what", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where"}
-QUESTION_WORDS |= {"which": "which", "why": "why", "how": "how"}
+QUESTION_WORDS = {word: word for word in "what who when where which why how".split()} | {"whom": "who", "whose": "who"}
 # Words of a question that say nothing about where its answer stands.
 COMMON_WORDS = frozenset(
     "what who whom whose when where which why how many much is are was were be been do does did has have had can could "
@@ -178,10 +177,8 @@ def reachable(example: Example, windows: Windows, question: int, max_answer_leng
     if not example.answers:
         return True
     context = example.context
-    found = [
-        list(islice(re.finditer(re.escape(text), context), 100)) for text in {gold.text for gold in example.answers}
-    ]
-    places = [match.span() for matches in found for match in matches]
+    texts = {gold.text for gold in example.answers}
+    places = [found.span() for text in texts for found in islice(re.finditer(re.escape(text), context), 100)]
     first, stop = np.searchsorted(windows.example, [question, question + 1])
     for i in range(first, stop):
         window = windows[i]

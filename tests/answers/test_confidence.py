@@ -15,8 +15,8 @@ from minibert.answers.confidence import (
     read_answering,
     write_answering,
 )
-from minibert.answers.spans import Answer, Prediction
 from minibert.support.errors import BadInput
+from tests.builders import make_prediction
 
 WEIGHTS = {"bias": 2.0, "log_score": 0.5, "log_length": -1.0}
 FITTED = Answering(-1.25, WEIGHTS, {"bias": 0.5, "null_odds": 1.5}, {"data": "held.json", "questions": 9})
@@ -38,21 +38,15 @@ def test_answers_that_a_feature_separates_get_finite_weights(right):
     assert ((probabilities > 0.5) == np.array(right, bool)).all()
 
 
-def make_prediction(scores: list[float], null_sum: float = -1.0) -> Prediction:
-    characters = np.array([[0, 4], [5, 6], [0, 11]][: len(scores)]).reshape(-1, 2)
-    logits = np.array([[2, 1], [1, 1], [0, 0]][: len(scores)], np.float32).reshape(-1, 2)
-    null = Answer("", 0, 0, 0.1, null_sum, 0.0)
-    return Prediction("anna w made", characters, logits, np.array(scores, np.float32), null)
-
-
 def test_every_answer_has_features_and_a_confidence():
-    prediction = make_prediction([0.5, 0.25, 0.0])
+    spans = (0, 4, 2, 1), (5, 6, 1, 1), (0, 11, 0, 0)
+    prediction = make_prediction("anna w made", *spans, null_sum=-1, scores=[0.5, 0.25, 0.0])
     expected = [[1, np.log(0.5), np.log(4)], [1, np.log(0.25), 0], [1, np.log(1e-30), np.log(11)]]
     np.testing.assert_allclose(features(prediction), expected, rtol=1e-6)
     sums = [2 + 0.5 * np.log(0.5) - np.log(4), 2 + 0.5 * np.log(0.25)]
     np.testing.assert_allclose(FITTED.confidences(prediction)[:2], 1 / (1 + np.exp(-np.array(sums))), rtol=1e-6)
     assert FITTED.null_confidence(prediction) == pytest.approx(1 / (1 + np.exp(-(0.5 + 1.5 * -4))))
-    empty = make_prediction([])
+    empty = make_prediction("", null_sum=-1)
     assert FITTED.confidences(empty) == []
     assert FITTED.null_confidence(empty) == pytest.approx(1)
     assert (Answering().confidences(prediction), Answering().null_confidence(prediction)) == ([None] * 3, None)

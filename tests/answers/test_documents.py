@@ -1,21 +1,19 @@
 """One list of answers over many documents."""
 
-import numpy as np
 import pytest
 
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers
 from minibert.answers.pipeline import pipeline
-from minibert.answers.spans import Answer, Prediction
+from minibert.answers.spans import Prediction
+from tests.builders import make_prediction
 
 TEXT = "abcdefghij"
 
 
 def prediction(*spans: tuple[int, int, float], null: float) -> Prediction:
     """A prediction with these (start, end, logit sum), best first, and a logit sum of "no answer"."""
-    characters = np.array([span[:2] for span in spans], int).reshape(-1, 2)
-    logits = np.array([(span[2], 0.0) for span in spans]).reshape(-1, 2)
-    return Prediction(TEXT, characters, logits, np.full(len(spans), 0.5), Answer("", 0, 0, 0.1, null, 0.0))
+    return make_prediction(TEXT, *((*span, 0.0) for span in spans), null_sum=null)
 
 
 def found(*predictions: Prediction, **options) -> list[tuple[int, str, float]]:

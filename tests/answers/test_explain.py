@@ -1,7 +1,6 @@
 """What a model computed for one question: the page's figures are those of the model."""
 
 import base64
-import json
 import re
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from minibert.answers.explain import PAGE, TARGETS, explain, recorded_attention
 from minibert.answers.pipeline import pipeline
+from tests.builders import page_data
 
 CONTEXT = "the clock was made in basel in 1871 by anna weiss . " * 6
 QUESTION = "who made the clock ?"
@@ -20,17 +20,13 @@ def reader(tiny_folder):
     return pipeline(model=tiny_folder)
 
 
-def data_of(page: str) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL).group(1))
-
-
 @pytest.fixture(scope="module", params=["who made the clock ?", "<script>alert(1)</script>"])
 def data(reader, request):
-    return data_of(explain(reader, request.param, CONTEXT))
+    return page_data(explain(reader, request.param, CONTEXT))
 
 
 def test_the_answers_are_the_pipelines(reader):
-    data = data_of(explain(reader, QUESTION, CONTEXT))
+    data = page_data(explain(reader, QUESTION, CONTEXT))
     expected = reader(question=QUESTION, context=CONTEXT, top_k=5, max_answer_len=30)
     assert [answer[0] for answer in data["answers"]] == [answer["answer"] for answer in expected]
     assert [answer[1] for answer in data["answers"]] == pytest.approx([answer["score"] for answer in expected])
@@ -73,7 +69,7 @@ def test_the_recorded_attention_is_that_of_the_model(reader):
 
 
 def test_a_text_without_tokens_has_a_page_too(reader):
-    data = data_of(explain(reader, QUESTION, " \u200b "))
+    data = page_data(explain(reader, QUESTION, " \u200b "))
     assert data["answers"] == [] and "".join(piece[0] for piece in data["pieces"]) == " \u200b "
 
 

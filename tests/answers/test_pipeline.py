@@ -204,7 +204,7 @@ def test_dicts_arrays_and_generators_are_answered_in_their_order(reader):
     assert iter(stream) is stream
     assert_same(list(stream), expected)
     for wrong in ([WHO], [*rows, {"question": WHO}], np.array(1)):
-        with pytest.raises(BadInput, match="expected a dict of question and context"):
+        with pytest.raises(BadInput, match=r"^pipeline: (question \d: )?expected a .*question and .*, found"):
             reader(data=wrong)
 
 

@@ -166,6 +166,5 @@ def test_overwrite_replaces_an_old_copy(command, data, tmp_path):
 
 def test_torch_is_not_loaded(vocab_folder):
     code = "import sys; from minibert.commands.check import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
-    for words in ([], ["--model", vocab_folder]):
-        done = run("-c", code, "--data", ROOT / "examples/dev.json", *words)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    done = run("-c", code, "--data", ROOT / "examples/dev.json", "--model", vocab_folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr

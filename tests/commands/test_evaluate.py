@@ -174,34 +174,25 @@ def as_words(sizes: dict) -> list:
     return [word for name, value in sizes.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
+def test_a_run_is_scored_as_it_was_trained_unless_flags_say_otherwise(evaluate, run_folder, files):
+    others = ["--data", files["V2"], *as_words(OTHERS)]
+    saved, given = evaluate("--ckpt", run_folder).result, evaluate("--ckpt", run_folder, *others).result
+    assert saved == evaluate("--data", files["V1"], *as_words(SAVED)).result
+    assert saved["eval_loss"] != evaluate("--data", files["V1"], *as_words(OTHERS)).result["eval_loss"]
+    assert given == evaluate(*others).result
+
+
 @pytest.mark.parametrize(
-    ("place", "words", "data", "sizes"),
+    ("path", "value", "says"),
     [
-        ("run", [], "V1", SAVED),
-        ("run/checkpoint-7", [], "V1", SAVED),
-        ("run", ["--data", "V2", *as_words(OTHERS)], "V2", OTHERS),
+        ("settings/max_seq_length", "wide", "trainer_state.json: settings.max_seq_length"),
+        ("", [], "--data"),
+        ("", {"epoch": 2.0, "global_step": 7}, "--data"),  # of another program: nothing is taken from it
     ],
-    ids=["run", "checkpoint", "flags"],
 )
-def test_a_run_is_scored_as_it_was_trained_unless_flags_say_otherwise(
-    evaluate, run_folder, files, tmp_path, place, words, data, sizes
-):
-    done = evaluate("--ckpt", tmp_path / place, *(files.get(word, word) for word in words))
-    assert done.code == 0 and done.result["total"] == 4
-    assert done.result == evaluate("--data", files[data], *as_words(sizes)).result
-    assert done.result != evaluate("--data", files[data], "--max_seq_length", 20, "--doc_stride", 2).result
-
-
-@pytest.mark.parametrize(("path", "value"), [("settings", None), ("settings/max_seq_length", "wide"), ("", [])])
-def test_a_damaged_note_of_the_run_is_refused(evaluate, run_folder, path, value):
+def test_a_damaged_note_of_the_run_is_refused_and_another_programs_left_alone(evaluate, run_folder, path, value, says):
     damage(run_folder / "checkpoint-7/trainer_state.json", path, value)
-    evaluate("--ckpt", run_folder).assert_refused("trainer_state" if path else "--data")
-
-
-def test_the_trainer_state_of_another_program_is_left_alone(evaluate, run_folder, files):
-    damage(run_folder / "checkpoint-7/trainer_state.json", "", {"epoch": 2.0, "global_step": 7})
-    evaluate("--ckpt", run_folder).assert_refused("--data")
-    assert evaluate("--ckpt", run_folder, "--data", files["V1"]).result == evaluate("--data", files["V1"]).result
+    evaluate("--ckpt", run_folder).assert_refused(says)
 
 
 @pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])

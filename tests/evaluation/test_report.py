@@ -1,6 +1,5 @@
 """The report page: its data against the rows, hostile texts, and the browser's policy."""
 
-import json
 import re
 
 import numpy as np
@@ -12,14 +11,9 @@ from minibert.evaluation.report import LEAST_PROBABILITY, Source, make_report, r
 from minibert.evaluation.rows import ERRORS, make_rows
 from minibert.text.squad import Example, Gold, read_squad
 from minibert.text.windows import make_windows
-from tests.builders import write_toy_squad
+from tests.builders import page_data, write_toy_squad
 
 HOSTILE = "</script><script>alert(1)</script><!-- \"'& \u202e\x00 \U0001f600"
-
-
-def data_of(page):
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
-    return json.loads(text)
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def test_the_page_holds_scores_curves_and_every_question(answered):
     other = make_rows(examples, {example.id: example.answers[0].text for example in examples}, False)
     metrics = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "exact_match": 10.0, "f1": 20.0}]
     source = Source("model", "toy.json", "minibert evaluate", n_best, windows, logits, metrics)
-    data = data_of(make_report(examples, rows, source, ("best", other)))
+    data = page_data(make_report(examples, rows, source, ("best", other)))
     assert data["curves"] == {"loss": [[1, 2.0], [2, 1.0]], "exact": [[2, 10.0]], "f1": [[2, 20.0]]}
     assert [one["title"] for one in data["scores"]] == ["Exact match", "F1"]
     assert all(one["interval"][0] <= one["value"] <= one["interval"][1] for one in data["scores"])
@@ -79,7 +73,7 @@ def test_hostile_texts_stay_data():
     example = Example(HOSTILE, HOSTILE, HOSTILE, HOSTILE + " anna", (Gold("anna", len(HOSTILE) + 1),))
     rows = make_rows([example], {HOSTILE: HOSTILE}, False)
     page = make_report([example], rows, Source(HOSTILE, HOSTILE, HOSTILE), (HOSTILE, rows))
-    data = data_of(page)
+    data = page_data(page)
     assert data["explorer"]["contexts"] == [HOSTILE + " anna"] and data["command"] == HOSTILE
     assert page.count("<script") == 2 and page.count("</script") == 2 and "\x00" not in page
     assert "<!--" not in page and "alert(1)</" not in page
@@ -101,7 +95,7 @@ def example_of(answer, name="q"):
 def test_a_test_of_one_question_and_of_no_right_answer_has_a_page():
     for prediction in ("anna", "made", ""):
         example = example_of("anna")
-        data = data_of(make_report([example], make_rows([example], {"q": prediction}, True), Source("m", "d", "c")))
+        data = page_data(make_report([example], make_rows([example], {"q": prediction}, True), Source("m", "d", "c")))
         assert data["scores"][0]["value"] == (100 if prediction == "anna" else 0)
         assert data["risk"] == [] and data["explorer"]["questions"][0][12] == []
 
