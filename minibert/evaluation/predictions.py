@@ -24,7 +24,7 @@ from minibert.text.windows import Windows
 
 N_BEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
-LARGEST_ODDS = 1e300  # that a float's arithmetic can add one to
+LARGEST = 1e300  # number in a file: a float's arithmetic can add one to it
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -68,11 +68,11 @@ def read_predictions(file: str | Path) -> dict[str, str]:
 
 def read_null_odds(file: str | Path) -> dict[str, float]:
     """The content of a file of null odds, {id: number}. Raises BadInput for anything else."""
-
-    def is_number(value: Any) -> bool:
-        return type(value) in (int, float) and abs(value) <= LARGEST_ODDS
-
     return read_by_id(file, "one object {question id: null odds}", "the null odds as a number", is_number)
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def read_by_id(file: str | Path, form: str, kind: str, is_kind: Callable[[Any], bool]) -> dict[str, Any]:
@@ -93,15 +93,18 @@ def read_n_best(file: Path, texts: dict[str, str]) -> dict[str, list[dict[str, A
     """
     if not file.is_file():
         return None
-    keys = {"text", "start", "end", "score"}
-
-    def is_list_of_answers(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(row, dict) and keys <= row.keys() for row in value)
-
-    form = f"one object {{question id: [answers]}} with {sorted(keys)}; remove it to do without"
-    n_best = read_by_id(file, form, "a list of answers", is_list_of_answers)
+    form = "one object {question id: [{text, start, end, score}]}; remove it to do without"
+    n_best = read_by_id(file, form, "a list of answers", lambda v: isinstance(v, list) and all(map(is_answer, v)))
     is_theirs = all(not text or text in [row["text"] for row in n_best.get(name, ())] for name, text in texts.items())
     return n_best if is_theirs else None
+
+
+def is_answer(row: Any) -> bool:
+    """Whether a value has what is read of an answer in N_BEST_FILE."""
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        return False
+    is_sure = row.get("confidence") is None or is_number(row["confidence"])
+    return is_sure and is_number(row.get("score")) and type(row.get("start")) is type(row.get("end")) is int
 
 
 def write_predictions(file: str | Path, evaluation: Evaluation) -> None:

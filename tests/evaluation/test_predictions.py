@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minibert.answers.spans import Answer, Prediction
 from minibert.evaluation.predictions import (
     Evaluation,
     n_best_rows,
@@ -16,6 +15,7 @@ from minibert.evaluation.predictions import (
     write_predictions,
 )
 from minibert.support.errors import BadInput
+from tests.builders import make_prediction
 
 CONTEXT = "the caf\u00e9 clock"
 
@@ -58,24 +58,17 @@ def test_n_best_of_another_run_are_not_taken_and_other_files_refused(tmp_path):
     for content, texts, expected in ((n_best, {"q1": "clock", "q2": ""}, n_best), (n_best, {"q1": "tower"}, None)):
         file.write_text(json.dumps(content))
         assert read_n_best(file, texts) == expected
-    for content in ([], {"q1": "clock"}, {"q1": [{"text": "clock"}]}):
+    wrong = ("text", 1), ("start", None), ("end", 1.5), ("score", "high"), ("score", 10**400), ("confidence", "high")
+    for content in ([], {"q1": "clock"}, *({"q1": [n_best["q1"][0] | {key: value}]} for key, value in wrong)):
         file.write_text(json.dumps(content))
         with pytest.raises(BadInput, match=r"nbest_predictions.json: .*remove it"):
             read_n_best(file, {})
 
 
-def make_prediction(null_sum: float, *spans: tuple[int, int, float, float]) -> Prediction:
-    """Spans (start, end, start logit, end logit), best first, and a null answer of the given sum."""
-    rows = np.array(spans).reshape(-1, 4)
-    scores = np.linspace(0.5, 0.1, len(rows), dtype=np.float32)
-    null = Answer("", 0, 0, 0.25, null_sum - 1, 1.0)
-    return Prediction(CONTEXT, rows[:, :2].astype(int), rows[:, 2:].astype(np.float32), scores, null)
-
-
 PREDICTIONS = {
-    "sure": make_prediction(-3, (4, 8, 3, 2), (9, 14, 3, 1), (4, 14, 3, 0.5)),
-    "unsure": make_prediction(1.5, (9, 14, 1, 0), (4, 8, 0.25, 0.5)),
-    "no token": make_prediction(2),
+    "sure": make_prediction(CONTEXT, (4, 8, 3, 2), (9, 14, 3, 1), (4, 14, 3, 0.5), null_sum=-3),
+    "unsure": make_prediction(CONTEXT, (9, 14, 1, 0), (4, 8, 0.25, 0.5), null_sum=1.5),
+    "no token": make_prediction(CONTEXT, null_sum=2),
 }
 
 
@@ -110,7 +103,8 @@ def test_the_files_of_an_evaluation(tmp_path, is_v2):
 
 
 def test_probabilities_of_enormous_logits_are_finite():
-    rows = n_best_rows(make_prediction(-3e4, (4, 8, 4e4, 5e4), (9, 14, 4e4, 4e4)), is_version_2=True)
+    prediction = make_prediction(CONTEXT, (4, 8, 4e4, 5e4), (9, 14, 4e4, 4e4), null_sum=-3e4)
+    rows = n_best_rows(prediction, is_version_2=True)
     assert [row["probability"] for row in rows] == [1, 0, 0]
 
 
