@@ -16,15 +16,15 @@ import torch
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers
 from minibert.answers.inputs import Texts, as_list, pair, split, split_dicts
-from minibert.answers.predict import SHORTEST_WINDOW, load_trained, predict, window_length
-from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction
+from minibert.answers.predict import SHORTEST_WINDOW, load_trained, parts, predict_logits, window_length
+from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction, search
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, make_windows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere
@@ -170,20 +170,14 @@ class QuestionAnswering:
         self, examples: list[Example], options: Mapping[str, Any], is_shown: bool = False
     ) -> list[Prediction]:
         """The `top_k` best spans of each example, with their logits. `is_shown`: show how far it has come."""
-        options = merge(self.defaults, options)
-        return predict(
-            self.model,
-            self.tokenizer,
-            examples,
-            self.machine,
-            max_seq_length=window_length(options["max_seq_len"], self.model.config, "max_seq_len"),
-            doc_stride=options["doc_stride"],
-            max_query_length=options["max_question_len"],
-            n_best_size=options["top_k"],
-            max_answer_length=options["max_answer_len"],
-            eval_batch_size=options["batch_size"],
-            progress=is_shown,
-        )
+        chosen = merge(self.defaults, options)
+        length = window_length(chosen["max_seq_len"], self.model.config, "max_seq_len")
+        predictions: list[Prediction] = []
+        for part in parts(examples):
+            windows = make_windows(part, self.tokenizer, length, chosen["doc_stride"], chosen["max_question_len"])
+            logits = predict_logits(self.model, windows, self.machine, chosen["batch_size"], is_shown)
+            predictions += search(windows, *logits, part, chosen["top_k"], chosen["max_answer_len"])
+        return predictions
 
     def rank(
         self,

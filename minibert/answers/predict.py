@@ -1,7 +1,7 @@
-"""Questions -> predictions: windows in batches through the model, then the span search.
+"""Windows -> logits: batches through the model, and what has to be right before.
 
-In: a model, its tokenizer and examples. Out: logits of all windows, or a `Prediction` per example. It also decides
-whether a model can answer at all: with a trained span head, and with a tokenizer that fits.
+In: a model and windows. Out: a start and an end logit for every token. It also decides whether a model can answer at
+all: with a trained span head, with a tokenizer that fits, in windows that it has positions for.
 
 Next: `documents.py`.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from minibert.answers.confidence import NOT_FITTED, Answering, read_answering
-from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction, search
+from minibert.answers.spans import EVAL_BATCH_SIZE
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.weights import copy_model, load_model
 from minibert.support import ranks
@@ -24,7 +24,7 @@ from minibert.support.progress import over
 from minibert.text.batches import collate, prediction_batches
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, Windows, flat_rows, make_windows
+from minibert.text.windows import MAX_SEQ_LENGTH, Windows, flat_rows
 
 CHARACTERS = 10_000_000  # of the contexts that are cut into windows at once; they take about 100 MB
 LARGEST_LOGIT = 1e30  # sums of two stay finite in float32; a trained model's are below 100
@@ -72,30 +72,6 @@ def mean_loss(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray
         log_sums = np.logaddexp.reduceat(logits.astype(np.float64), cls_row)
         loss += float(np.mean(log_sums - logits[cls_row + positions])) / 2
     return loss
-
-
-def predict(
-    model: BertForQuestionAnswering,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    machine: Machine,
-    *,
-    max_seq_length: int | None = None,
-    doc_stride: int = DOC_STRIDE,
-    max_query_length: int = MAX_QUERY_LENGTH,
-    n_best_size: int = N_BEST_SIZE,
-    max_answer_length: int = MAX_ANSWER_LENGTH,
-    eval_batch_size: int = EVAL_BATCH_SIZE,
-    progress: bool = False,
-) -> list[Prediction]:
-    """A prediction for each example, in their order. `model` is as `prepare_to_answer` returns it."""
-    length = window_length(max_seq_length, model.config)
-    predictions: list[Prediction] = []
-    for part in parts(examples):
-        windows = make_windows(part, tokenizer, length, doc_stride, max_query_length)
-        start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress)
-        predictions += search(windows, start_logits, end_logits, part, n_best_size, max_answer_length)
-    return predictions
 
 
 def parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:

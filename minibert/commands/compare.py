@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
-from minibert.evaluation.analysis import PROPERTIES, difference, groups
+from minibert.evaluation.analysis import METRICS, PROPERTIES, difference, groups
 from minibert.evaluation.intervals import paired_interval
 from minibert.evaluation.predictions import read_predictions
 from minibert.evaluation.rows import Row, make_rows
@@ -24,7 +24,6 @@ from minibert.support.streams import printable
 from minibert.text.squad import Example, read_squad
 from minibert.training.settings import MachineSettings, option
 
-METRICS = {"exact_match": "exact match", "f1": "F1"}
 LEAST_QUESTIONS = 30  # in a slice that is listed: of fewer, chance decides
 SHOWN_SLICES = 8
 

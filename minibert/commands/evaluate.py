@@ -18,7 +18,7 @@ from typing import Any
 
 from minibert.answers.confidence import read_answering
 from minibert.commands import flags
-from minibert.evaluation.analysis import percents
+from minibert.evaluation.analysis import METRICS, percents
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
 from minibert.evaluation.predictions import (
@@ -242,7 +242,7 @@ def finish(
         texts, is_v2, longest = evaluation.texts, evaluation.is_version_2, options.max_answer_length
         rows = make_rows(examples, texts, is_v2, source.n_best, source.windows, longest)
     if options.intervals:
-        scores |= {f"{metric}_interval": interval(percents(rows, metric)) for metric in ("exact_match", "f1")}
+        scores |= {f"{metric}_interval": interval(percents(rows, metric)) for metric in METRICS}
     try:  # first what took the work, on the stream that needs no disk; neither costs the other
         print_scores(scores, threshold, options.metric_language)
     finally:

@@ -15,6 +15,7 @@ from minibert.evaluation.intervals import paired_interval, permutation_p
 from minibert.evaluation.rows import Row, agreement
 from minibert.text.squad import Example
 
+METRICS = {"exact_match": "exact match", "f1": "F1"}
 MORE = math.inf
 SHARES = {0.2: "0-20 %", 0.4: "20-40 %", 0.6: "40-60 %", 0.8: "60-80 %", MORE: "80-100 %"}
 # By field of `Row`: its unit, and the groups by their upper bounds; without bounds each value is a group.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minibert.answers.spans import Chunk, token_probabilities
-from minibert.evaluation.analysis import PROPERTIES, difference, human_ceiling, percents, slices, suspects
+from minibert.evaluation.analysis import METRICS, PROPERTIES, difference, human_ceiling, percents, slices, suspects
 from minibert.evaluation.calibration import calibration_error, reliability, risk_coverage
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.rows import ERRORS, NBest, Row
@@ -31,7 +31,6 @@ LEAST_PROBABILITY = 0.02  # of a token to be kept; more would double the page
 QUESTIONS_TOGETHER = 64
 LOSS_POINTS = 400  # of a curve
 RISK_POINTS = 100
-METRICS = {"exact_match": "Exact match", "f1": "F1"}
 DEVLIN, RAJPURKAR = "Devlin et al. 2019, arXiv:1810.04805", "Rajpurkar et al. 2016, arXiv:1606.05250"
 # By the id of a file's first question: its number of questions, and published results on the whole file, in percent.
 PUBLISHED: dict[str, tuple[int, list[tuple[str, float, float, str]]]] = {
@@ -108,13 +107,15 @@ def make_report(
 
 def score_of(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     values = percents(rows, metric)
-    return {"title": METRICS[metric], "value": sum(values) / len(values), "interval": interval(values)}
+    return {"title": METRICS[metric].capitalize(), "value": sum(values) / len(values), "interval": interval(values)}
 
 
 def comparison(rows: Sequence[Row], name: str, others: Sequence[Row]) -> dict[str, Any]:
     """The second system's name, and of each metric: title, A, B, A - B, the ends of its interval, p-value."""
-    found = [(title, difference(rows, others, metric)) for metric, title in METRICS.items()]
-    lines = [[title, one["a"], one["b"], one["difference"], *one["interval"], one["p"]] for title, one in found]
+    lines = []
+    for metric, title in METRICS.items():
+        one = difference(rows, others, metric)
+        lines.append([title.capitalize(), one["a"], one["b"], one["difference"], *one["interval"], one["p"]])
     return {"name": name, "differences": lines}
 
 

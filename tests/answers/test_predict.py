@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.answers.confidence import NOT_FITTED
-from minibert.answers.predict import check_pair, load_trained, mean_loss, parts, predict, predict_logits, window_length
+from minibert.answers.pipeline import pipeline
+from minibert.answers.predict import check_pair, load_trained, mean_loss, parts, predict_logits, window_length
 from minibert.model.bert import span_loss
 from minibert.model.prepare import prepare
 from minibert.model.weights import load_model
@@ -116,15 +117,15 @@ def test_a_model_that_cannot_answer_is_refused(tiny_folder, headless_folder, tok
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(10_000_000, [4]), (120, [1, 3]), (1, [])])
-def test_many_questions_are_answered_in_parts(tiny_folder, tokenizer, monkeypatch, most, sizes):
-    model = prepare(load_model(tiny_folder), CPU)
-    whole = predict(model, tokenizer, EXAMPLES, CPU)
+def test_many_questions_are_answered_in_parts(tiny_folder, monkeypatch, most, sizes):
+    reader = pipeline(model=tiny_folder)
+    whole = reader.predictions(EXAMPLES, {})
     monkeypatch.setattr("minibert.answers.predict.CHARACTERS", most)
     found = list(parts(EXAMPLES))
     assert [example for part in found for example in part] == EXAMPLES and list(parts([])) == [[]]
     if most != 1:
         assert [len(part) for part in found] == sizes
-    for one, expected in zip(predict(model, tokenizer, EXAMPLES, CPU), whole, strict=True):
+    for one, expected in zip(reader.predictions(EXAMPLES, {}), whole, strict=True):
         assert one.best().text == expected.best().text
         assert one.best().score == pytest.approx(expected.best().score, rel=1e-4)
 
@@ -140,16 +141,15 @@ ODD = st.text(
     draw=st.randoms(use_true_random=False),
     batch_size=st.integers(1, 6),
 )
-def test_an_answer_depends_on_nothing_but_its_question_and_context(tiny_folder, tokenizer, contexts, draw, batch_size):
+def test_an_answer_depends_on_nothing_but_its_question_and_context(tiny_folder, contexts, draw, batch_size):
     """The n-best of a question alone, and among others in another order, batch and padding. Ties may change places."""
-    model = prepare(load_model(tiny_folder), CPU)
+    reader = pipeline(model=tiny_folder, max_seq_len=16, doc_stride=4, top_k=5)
     examples = [
         Example(str(i), "", draw.choice(["who", "who made it", "\u00e9?"]), text) for i, text in enumerate(contexts)
     ]
-    sizes = {"max_seq_length": 16, "doc_stride": 4, "n_best_size": 5}
-    alone = {one.id: predict(model, tokenizer, [one], CPU, **sizes)[0] for one in examples}
+    alone = {one.id: reader.predictions([one], {})[0] for one in examples}
     draw.shuffle(examples)
-    together = predict(model, tokenizer, examples, CPU, eval_batch_size=batch_size, **sizes)
+    together = reader.predictions(examples, {"batch_size": batch_size})
     for example, found in zip(examples, together, strict=True):
         expected = alone[example.id]
         sums = np.array([answer.logit_sum for answer in expected.answers])
@@ -162,10 +162,10 @@ def test_an_answer_depends_on_nothing_but_its_question_and_context(tiny_folder, 
 
 
 @pytest.mark.parametrize("scale", [1e38, 3e38])
-def test_a_model_whose_weights_overflow_has_no_answers(tiny_folder, tokenizer, scale):
+def test_a_model_whose_weights_overflow_has_no_answers(tiny_folder, windows, scale):
     model = load_model(tiny_folder)
     with torch.no_grad():
         model.span_head.weight.fill_(scale)
         model.span_head.bias.fill_(scale)
     with pytest.raises(FloatingPointError, match="overflow"):
-        predict(prepare(model, CPU), tokenizer, EXAMPLES, CPU)
+        predict_logits(prepare(model, CPU), windows, CPU)
