@@ -85,13 +85,6 @@ def test_lists_are_answered_in_their_order(qa, questions, contexts, pairs, top_k
     assert_same(qa(questions, contexts, top_k=top_k), singles)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_answers_do_not_depend_on_the_batch_size(qa, tiny_folder, batch_size):
-    questions, contexts = [WHO, WHEN, WHO, WHEN], [LONG, SHORT, "clock", LONG]
-    small = pipeline(model=tiny_folder, batch_size=batch_size)
-    assert_same(small(questions, contexts, top_k=5, **SIZES), qa(questions, contexts, top_k=5))
-
-
 @pytest.mark.parametrize("context", ["", "   ", "\n\t", "\u200b"])
 def test_a_context_without_a_token_has_the_empty_answer(qa, context):
     assert qa(WHO, context) | {"score": 0} == {"score": 0, "start": 0, "end": 0, "answer": ""}

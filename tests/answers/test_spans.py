@@ -121,19 +121,6 @@ def test_a_span_in_two_windows_counts_once_with_the_better_logits(tokenizer, bet
     assert len(set(texts(prediction))) == len(prediction.answers) == 5 + 4 + 3 + 5 + 4 + 3 + 3 + 2 + 1
 
 
-def test_predictions_do_not_depend_on_other_examples(tokenizer):
-    draw = random.Random(5)
-    examples = draw_examples(draw, 7, 30)
-    windows = make_windows(examples, tokenizer, 14, 4)
-    logits = draw_logits(windows, draw)
-    together = search(windows, *logits, examples, 5, 6)
-    for q, this in enumerate(examples):
-        own = np.flatnonzero(windows.example == q)
-        rows = slice(windows.bounds[own[0]], windows.bounds[own[-1] + 1])
-        (prediction,) = search(make_windows([this], tokenizer, 14, 4), *logits[:, rows], [this], 5, 6)
-        assert (prediction.answers, prediction.null) == (together[q].answers, together[q].null)
-
-
 @pytest.mark.slow
 def test_the_array_search_is_many_times_faster_than_the_loop(tokenizer, squad_dir):
     """The figures in the docstring of `search`; -s shows them."""

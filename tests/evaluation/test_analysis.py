@@ -9,7 +9,7 @@ import pytest
 from minibert.evaluation.analysis import groups, human_ceiling, means, slices, suspects
 from minibert.evaluation.rows import make_rows, write_rows
 from minibert.evaluation.scorer import score
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.squad import Example, Gold
 from minibert.text.windows import make_windows
 
 TEXT = 'In 1871 anna made the clock. "It is iron," said J. Weiss of Basel. The tower is copper.'
@@ -78,20 +78,15 @@ def test_the_columns_that_belong_to_the_question():
         assert make_rows([example("anna", question=question)], {}, False)[0].question_word == word
 
 
-@pytest.mark.parametrize(
-    ("data", "predictions"),
-    [
-        ("dev-v1.1.json", "predictions-v1.1-bert-ensemble.json"),
-        ("dev-v2.0-half.json", "predictions-v2.0-half-bert-single.json"),
-    ],
-)
-def test_the_rows_add_up_to_the_official_scores(squad_dir, data, predictions):
-    examples = read_squad(squad_dir / data)[::5]
-    texts = json.loads((squad_dir / predictions).read_text("utf-8"))
-    rows = make_rows(examples, texts, "v2" in data)
-    scores = score(examples, texts)
+@pytest.mark.parametrize("is_version_2", [False, True])
+def test_the_rows_add_up_to_the_official_scores(is_version_2):
+    golds = {"a": ["anna"], "b": ["made the clock", "clock"], "c": ["Basel"], "d": [] if is_version_2 else ["iron"]}
+    examples = [example(*texts, name=name) for name, texts in golds.items()]
+    texts = {"a": "anna", "b": "clock of", "c": "", "d": ""}
+    rows, scores = make_rows(examples, texts, is_version_2), score(examples, texts)
     assert means(rows) == pytest.approx((scores.get("exact_match", scores.get("exact")), scores["f1"]))
-    assert all(sum(part.questions for part in parts) <= len(rows) for parts in slices(rows).values())
+    assert slices(rows)["question_word"] == [("who", 4, *means(rows))]
+    assert sum(part.questions for part in slices(rows)["answer_length"]) == 4
 
 
 def test_groups_hold_their_bounds():
@@ -113,11 +108,12 @@ def test_the_human_ceiling_compares_each_annotator_with_the_others():
 
 
 def test_suspects_share_no_word_and_begin_with_the_surest():
-    listed = {name: [{"text": text, "start": 0, "end": 1, "score": sure}] for name, text, sure in
-              [("a", "iron", 0.2), ("b", "iron", 0.9), ("c", "anna made", 0.99)]}  # fmt: skip
-    examples = [example("anna", name=name) for name in "abc"]
-    rows = make_rows(examples, {name: one[0]["text"] for name, one in listed.items()}, False, listed)
-    assert [r.id for r in suspects(rows)] == ["b", "a"]
+    answers = ("iron", 0.2, None), ("iron", 0.9, None), ("anna made", 0.99, None), ("iron", 0.9, 0.5)
+    rows = [
+        replace(row(text, "anna"), id=str(i), score=score, confidence=confidence)
+        for i, (text, score, confidence) in enumerate(answers)
+    ]
+    assert [one.id for one in suspects(rows)] == ["1", "3", "0"]
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
