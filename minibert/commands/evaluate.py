@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.evaluation.analysis import METRICS, percents
 from minibert.evaluation.intervals import interval
@@ -95,9 +94,9 @@ def main(words: Sequence[str] | None = None) -> None:
         score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
         return
     folder = find_folder(str(options.ckpt), options.revision)
-    options = flags.make(EvaluateOptions, settings_of_run(folder) | fitted_threshold(folder) | given)
+    options = flags.make(EvaluateOptions, settings_of_run(folder) | given)
     check_outputs(options)
-    score_model(folder, options, command)
+    score_model(folder, options, given.get("null_score_diff_threshold"), command)
 
 
 def check(options: EvaluateOptions) -> None:
@@ -159,12 +158,6 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     return {"data": settings.eval_data} | {name: getattr(settings, name) for name in OF_THE_RUN}
 
 
-def fitted_threshold(folder: Path) -> dict[str, float]:
-    """The null threshold that `minibert calibrate` stored with the model, if it did."""
-    threshold = read_answering(folder).null_score_diff_threshold
-    return {} if threshold is None else {"null_score_diff_threshold": threshold}
-
-
 def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
     """Score a file of predictions."""
     file, data = Path(str(options.score)), Path(str(options.data))
@@ -179,12 +172,12 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
         source = Source(file.stem, data.name, command, n_best)
         odds = null_odds or {}
         texts = {name: "" if odds.get(name, threshold) > threshold else text for name, text in texts.items()}
-    evaluation = Evaluation(scores, {}, texts, needs_version_2(examples, True))
-    finish(options, threshold, examples, evaluation, source)
+    evaluation = Evaluation(scores, {}, texts, needs_version_2(examples, True), threshold)
+    finish(options, examples, evaluation, source)
 
 
-def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
-    """Answer the questions with a model, and score the answers."""
+def score_model(folder: Path, options: EvaluateOptions, threshold: float | None, command: str) -> None:
+    """Answer the questions with a model, and score the answers. threshold: None is the model's own."""
     from minibert.evaluation.calibration import evaluation_trust
     from minibert.evaluation.evaluate import evaluate
     from minibert.support import ranks
@@ -207,7 +200,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
         evaluation = evaluate(
             folder,
             examples,
-            **{name: getattr(options, name) for name in ANSWERING},
+            **{name: getattr(options, name) for name in ANSWERING} | {"null_score_diff_threshold": threshold},
             metric_language=options.metric_language,
             keep_logits=is_analysed(options),
         )
@@ -218,7 +211,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
         elif options.calibration:
             evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
         source = source_of(evaluation, folder, options, command) if is_analysed(options) else None
-        finish(options, options.null_score_diff_threshold, examples, evaluation, source)
+        finish(options, examples, evaluation, source)
 
 
 def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:
@@ -232,9 +225,7 @@ def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, co
     return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines)
 
 
-def finish(
-    options: EvaluateOptions, threshold: float, examples: list[Example], evaluation: Evaluation, source: Source | None
-) -> None:
+def finish(options: EvaluateOptions, examples: list[Example], evaluation: Evaluation, source: Source | None) -> None:
     """Print the scores, and write what the options ask for. source: of the analysis, if there is one."""
     scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
     rows: list[Row] = []
@@ -244,7 +235,7 @@ def finish(
     if options.intervals:
         scores |= {f"{metric}_interval": interval(percents(rows, metric)) for metric in METRICS}
     try:  # first what took the work, on the stream that needs no disk; neither costs the other
-        print_scores(scores, threshold, options.metric_language)
+        print_scores(scores, evaluation.threshold, options.metric_language)
     finally:
         if options.predictions:
             write_predictions(Path(options.predictions), evaluation)

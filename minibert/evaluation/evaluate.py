@@ -117,4 +117,4 @@ def evaluate_windows(
         else:
             scores |= score_version_1(examples, texts, metric_language)
     kept = (windows, (start_logits, end_logits)) if keep_logits else ()
-    return Evaluation(scores, predictions, texts, is_v2, answering, *kept)
+    return Evaluation(scores, predictions, texts, is_v2, null_score_diff_threshold, answering, *kept)

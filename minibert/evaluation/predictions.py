@@ -35,7 +35,8 @@ class Evaluation:
     predictions: dict[str, Prediction]
     texts: dict[str, str]  # the predicted answers; "" is "no answer"
     is_version_2: bool  # whether "no answer" could be predicted
-    answering: Answering = NOT_FITTED  # of the model; its threshold may have been overridden
+    threshold: float = 0.0  # of the null odds, above which it was
+    answering: Answering = NOT_FITTED  # of the model
     windows: Windows | None = None  # these two are kept on request: they are large
     logits: tuple[np.ndarray, np.ndarray] | None = None  # of starts and ends, (tokens of all windows,) each
 
