@@ -12,6 +12,7 @@ import string
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,6 +26,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes an
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
+@lru_cache(maxsize=1024)  # each answer is compared with several others, by two metrics
 def normalize(text: str, metric_language: str | None = None) -> str:
     """Lower-case, remove ASCII punctuation, then remove articles, then collapse whitespace.
 
