@@ -83,8 +83,6 @@ def check_output(options: CheckOptions) -> Path:
         for file in (out, changes_file):
             if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
                 raise BadInput("--fix", str(file), "is the data itself; name another file")
-            if file.is_dir() or (file.exists() and not options.overwrite):
-                raise BadInput("--fix", str(file), "exists; name another file, or give --overwrite")
             check_target(file, lambda: False, options.overwrite)
     return changes_file
 

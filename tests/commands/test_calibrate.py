@@ -59,12 +59,8 @@ def test_evaluate_obeys_what_calibrate_stored_unless_a_flag_overrides_it(command
 
     after = command(*evaluated, "--predictions", tmp_path / "out" / "p.json")
     assert after.result["f1"] == pytest.approx(before["best_reachable_f1"])
-    assert {name for name in after.result if name not in before} == {
-        "confidence_ece",
-        "confidence_brier",
-        "confidence_risk_at_50",
-        "confidence_risk_at_80",
-    }
+    added = {f"confidence_{name}" for name in ("ece", "brier", "risk_at_50", "risk_at_80")}
+    assert after.result.keys() - before.keys() == added
     assert after.result["confidence_brier"] < after.result["score_brier"]
     rows = json.loads((tmp_path / "out" / "nbest_predictions.json").read_text("utf-8"))
     assert all(0 < row["confidence"] < 1 for answers in rows.values() for row in answers)
@@ -80,24 +76,15 @@ def test_data_of_the_training_is_named(command, checkpoint, data):
     assert done.code == 0 and "warning: " in done.err and "trained on" in done.err
 
 
-@pytest.mark.parametrize(
-    ("change", "words", "says"),
-    [
-        (None, [], "--data: name"),
-        ("answers", ["--max_questions", 1], "both right and wrong"),
-        ("test set", [], "no answers"),
-    ],
-)
-def test_data_that_nothing_can_be_fitted_on(command, checkpoint, data, tmp_path, change, words, says):
-    if change == "test set":
-        squad = json.loads(data.read_text("utf-8"))
-        for paragraph in squad["data"][0]["paragraphs"]:
-            paragraph["qas"][0] |= {"answers": [], "is_impossible": False}
-        data.write_text(json.dumps(squad), "utf-8")
-    before = snapshot(checkpoint)
-    command("calibrate", "--ckpt", checkpoint, *(["--data", data] if change else []), *words, *WORDS).assert_refused(
-        says
-    )
+def test_data_that_nothing_can_be_fitted_on(command, checkpoint, data):
+    before, words = snapshot(checkpoint), ["calibrate", "--ckpt", checkpoint, *WORDS]
+    command(*words).assert_refused("--data: name")
+    command(*words, "--data", data, "--max_questions", 1).assert_refused("both right and wrong")
+    squad = json.loads(data.read_text("utf-8"))
+    for paragraph in squad["data"][0]["paragraphs"]:
+        paragraph["qas"][0] |= {"answers": [], "is_impossible": False}
+    data.write_text(json.dumps(squad), "utf-8")
+    command(*words, "--data", data).assert_refused("no answers")
     assert snapshot(checkpoint) == before
 
 
