@@ -222,7 +222,8 @@ def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, co
     }
     lines = read_log(folder.parent / "metrics.jsonl")  # of the run whose checkpoint it is
     data = Path(str(options.data)).name
-    return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines)
+    explain = shlex.join(["minibert", "ask", "--ckpt", str(options.ckpt), "--explain", "answer.html"])
+    return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines, explain)
 
 
 def finish(options: EvaluateOptions, examples: list[Example], evaluation: Evaluation, source: Source | None) -> None:

@@ -61,6 +61,7 @@ class Source:
     windows: Windows | None = None
     logits: tuple[np.ndarray, np.ndarray] | None = None
     metrics: Sequence[Mapping[str, Any]] = ()  # the lines of the run's metrics.jsonl
+    explain: str = ""  # the command that explains one answer, without its question and context
 
 
 def trust(rows: Sequence[Row]) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def make_report(
         "system": source.system,
         "data": source.data,
         "command": source.command,
+        "explain": source.explain,
         "total": len(rows),
         "scores": [score_of(rows, metric) for metric in METRICS],
         "human": human_ceiling(examples),
