@@ -4,7 +4,8 @@ Its files, in the order in which they import each other:
 
     offsets          where an answer stands that is not at its offset
     formats          data of other tools -> SQuAD's nesting
-    squad            JSON -> examples, each checked, every fault named by its place
+    records          one question's record -> an example, or what is wrong with it
+    squad            SQuAD JSON -> examples, every fault named by its place
     repair           a repaired copy of a file, with a list of its changes
     tokenizer_files  a folder's tokenizer files -> vocabulary, settings and added tokens
     tokenizer        text -> token ids with character offsets, as BERT splits it

@@ -6,6 +6,7 @@ shape: the result goes through `squad.py` like any file. In: a file. Out: {"data
 """
 
 import ast
+import contextlib
 import csv
 import io
 import json
@@ -34,14 +35,8 @@ MOST_SHOWN = 80  # characters of a header that is none
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
 
-def find_format(file: str | os.PathLike, top: Any = None) -> str:
-    """The name of the format, if it is one of those above; "" for SQuAD and for everything else. top: parsed JSON."""
-    if top is not None:
-        rows = top.get("data", top) if isinstance(top, dict) else top
-        if isinstance(rows, dict):
-            is_table = isinstance(rows.get("context"), (list, dict)) and "question" in rows
-            return COLUMNS if is_table else row_format(rows)
-        return row_format(next((row for row in rows if isinstance(row, dict)), {})) if isinstance(rows, list) else ""
+def format_of_file(file: str | os.PathLike) -> str:
+    """The name of a format that is not one JSON value, told by the file's first bytes; "" for all others."""
     raw = read_bytes(file)
     for start, (name, _) in BINARY.items():
         if raw.startswith(start) and (b"xl/" in raw or name != "an Excel sheet (XLSX)"):
@@ -53,8 +48,7 @@ def find_format(file: str | os.PathLike, top: Any = None) -> str:
     two_lines = re.match(r"({[^\n]*)\n\s*([^\n]+)", text)
     if two_lines and all(is_object(line) for line in two_lines.groups()):
         return LINES
-    names = column_names(text)
-    if {"context", "question"} <= set(names):
+    if {"context", "question"} <= set(header(text)[0]):
         return TABLE
     if Path(file).suffix.lower() in (".csv", ".tsv") and not text.startswith(("{", "[")):
         what = "expected the names of the columns, such as id, question, context, answer, with , ; or tab between them"
@@ -62,10 +56,18 @@ def find_format(file: str | os.PathLike, top: Any = None) -> str:
     return ""
 
 
-def column_name(name: str) -> str:
-    """A column's name as it is called here: spreadsheets write "Answer start"."""
-    name = name.strip().lower().replace(" ", "_")
-    return OTHER_NAMES.get(name, name)
+def format_of_json(top: Any) -> str:
+    """The name of the format of parsed JSON; "" for SQuAD and for everything else."""
+    rows = rows_of(top)
+    if isinstance(rows, dict):
+        is_table = isinstance(rows.get("context"), (list, dict)) and "question" in rows
+        return COLUMNS if is_table else row_format(rows)
+    return row_format(next((row for row in rows if isinstance(row, dict)), {})) if isinstance(rows, list) else ""
+
+
+def rows_of(top: Any) -> Any:
+    """The rows, or the columns, of parsed JSON: under "data" or at the top."""
+    return top.get("data", top) if isinstance(top, dict) else top
 
 
 def row_format(row: dict[str, Any]) -> str:
@@ -82,6 +84,12 @@ def row_format(row: dict[str, Any]) -> str:
     if "text" in row and "question" in names and "annotation_id" in row:
         return LABEL_STUDIO  # its short form, JSON-MIN
     return ROWS if {"context", "question"} <= names else ""
+
+
+def column_name(name: str) -> str:
+    """A column's name as it is called here: spreadsheets write "Answer start"."""
+    name = name.strip().lower().replace(" ", "_")
+    return OTHER_NAMES.get(name, name)
 
 
 def refuse_format(file: str | os.PathLike, name: str) -> None:
@@ -102,7 +110,7 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
 
     For SQuAD itself the name is "" and the content as it is.
     """
-    name, nan_lines = find_format(file), list[str]()
+    name, nan_lines = format_of_file(file), list[str]()
     if name == TABLE:
         try:
             return name, nest(table_rows(read_text(file))), []
@@ -115,25 +123,21 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         words = list[str]()
         top = read_json(file, constant=words.append)  # which returns None: NaN is null
         nan_lines = lines_of(read_text(file), *words) if words else []
-    inner = find_format(file, top)
+    inner = format_of_json(top)
     if not inner:
         return name, top, nan_lines
-    rows = top.get("data", top) if isinstance(top, dict) else top
-    if inner == COLUMNS:
-        rows = column_rows(rows)
-    called = f"{name}: {inner}" if name else inner
-    if inner == HAYSTACK and isinstance(rows, list):  # feedback of users too: an answer that is marked as wrong is none
-        kept = [row for row in rows if not (isinstance(row, dict) and row.get("is_correct_answer") is False)]
-        if len(kept) < len(rows):
-            called += f" ({len(rows) - len(kept)} with is_correct_answer false left out)"
-        rows = kept
+    rows = column_rows(rows_of(top)) if inner == COLUMNS else rows_of(top)
+    rows = [rows] if isinstance(rows, dict) else rows
     make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner, plain_row)
     try:
-        made = [make(row) for row in ([rows] if isinstance(rows, dict) else rows)]
+        made = [record for row in rows if (record := make(row))]
     except (TypeError, AttributeError, LookupError, ValueError) as error:
         raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
     if not any(row["answers"] for row in made):  # a test set: its empty lists say nothing
         made = [{key: value for key, value in row.items() if key != "is_impossible"} for row in made]
+    called = f"{name}: {inner}" if name else inner
+    if left_out := len(rows) - len(made):
+        called += f" ({left_out} with is_correct_answer false left out)"
     return called, nest(made), nan_lines
 
 
@@ -155,23 +159,31 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     row = {column_name(name): value for name, value in row.items()}
     answers = row.get("answers")
     if isinstance(answers, str) and answers.startswith(("{", "[")):
-        answers = row["answers"] = literal(answers)  # a list that a CSV file holds as text
+        answers = literal(answers)  # a list that a CSV file holds as text
     if not isinstance(answers, (list, dict)):
         text, start = row.pop("answer", answers), row.pop("answer_start", None)
         is_row = isinstance(text, dict)
-        row["answers"] = [text] if is_row else [] if text in (None, "") else [{"text": text, "answer_start": start}]
-    elif isinstance(answers, list) and all(isinstance(text, str) for text in answers):
-        starts = row.pop("answer_start", None)
-        starts = starts if isinstance(starts, list) and len(starts) == len(answers) else [None] * len(answers)
-        row["answers"] = [{"text": text, "answer_start": start} for text, start in zip(answers, starts)]
-    elif isinstance(answers, dict) and isinstance(texts := answers.get("text"), list):
-        starts = answers.get("answer_start")
-        if not isinstance(starts, list) or len(starts) == len(texts):
-            starts = starts if isinstance(starts, list) else [None] * len(texts)
-            row["answers"] = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-    if row["answers"] == [] and isinstance(answers, (list, dict)) and row.get("is_impossible") is None:
+        made = [text] if is_row else [] if text in (None, "") else [{"text": text, "answer_start": start}]
+        return row | {"answers": made}
+    if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
+        answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
+    if isinstance(answers, dict):
+        with contextlib.suppress(ValueError):  # squad.py will say so
+            answers = answers_of(answers)
+    if answers == [] and row.get("is_impossible") is None:
         row["is_impossible"] = True
-    return row
+    return row | {"answers": answers}
+
+
+def answers_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
+    texts, starts = columns.get("text"), columns.get("answer_start")
+    if not isinstance(texts, list):
+        return [columns]
+    starts = starts if isinstance(starts, list) else [None] * len(texts)
+    if len(starts) != len(texts):
+        raise ValueError(f"answers has {len(texts)} texts and {len(starts)} values of answer_start")
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
 
 
 def literal(text: str) -> Any:
@@ -199,36 +211,32 @@ def is_object(line: str) -> bool:
 def json_lines(file: str | os.PathLike, nan_lines: list[str]) -> list[Any]:
     """The objects of a file with one on each line, and in `nan_lines` where NaN stands; BadInput for a bad line."""
     rows = []
-    for number, line in enumerate(read_text(file).split("\n")):
-        nan = lambda _, where=f"line {number + 1}": nan_lines.append(where)  # noqa: E731  # and so null
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        words: list[str] = []
         try:
-            rows += [json.loads(line, parse_constant=nan)] if line.strip() else []
+            rows += [json.loads(line, parse_constant=words.append)] if line.strip() else []
         except (ValueError, RecursionError) as error:
-            raise BadInput(file, f"line {number + 1}", f"is not JSON: {error}") from error
+            raise BadInput(file, f"line {number}", f"is not JSON: {error}") from error
+        nan_lines += [f"line {number}"] * len(words)
     return rows
 
 
-def delimiter(text: str) -> str:
-    header = text[:MOST_IN_A_HEADER].partition("\n")[0]
-    return max(",\t;", key=header.count)
-
-
-def column_names(text: str) -> list[str]:
-    """The columns that a table's first line names, as they are called here."""
-    line = text[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
-    header = next(csv.reader([line], delimiter=delimiter(text)), [])
-    return [column_name(name) for name in header]
+def header(text: str) -> tuple[list[str], str]:
+    """The columns that a table's first line names, as they are called here, and the character between them."""
+    line = text.lstrip("\r\n")[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
+    delimiter = max(",\t;", key=line.count)
+    return [column_name(name) for name in next(csv.reader([line], delimiter=delimiter), [])], delimiter
 
 
 def table_rows(text: str) -> list[dict[str, Any]]:
     """The rows of a CSV or TSV table: id, question, context, answer, and perhaps the answer's start."""
     csv.field_size_limit(MOST_IN_A_FIELD)
-    names, rows = column_names(text), []
-    for fields in list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(text)))[1:]:
-        if fields:
-            row = {name: field for name, field in zip(names, fields) if field != "" or name in ("context", "question")}
-            rows.append(plain_row({"context": None, "question": None} | row))
-    return rows
+    names, delimiter = header(text)
+    table = list(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter))[1:]
+    rows = [dict(zip(names, fields)) for fields in table if fields]
+    keys = ("context", "question")
+    rows = [{name: row[name] for name in row if row[name] or name in keys} for row in rows]
+    return [plain_row(dict.fromkeys(keys) | row) for row in rows]
 
 
 def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -240,12 +248,12 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
     spans: list[Any] = []
     if task is row:  # JSON-MIN: the spans stand under the name of the labels
         lists = [value for value in row.values() if isinstance(value, list)]
-        spans = [span for value in lists for span in value if isinstance(span, dict) and "start" in span]
+        spans = [span for value in lists for span in value if isinstance(span, dict)]
     elif isinstance(annotations, list):
         kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
         results = [result for annotation in kept for result in annotation.get("result") or []]
         spans = [result["value"] for result in results if isinstance(result.get("value"), dict)]
-    answers = [to_answer(span, "start", "end", context) for span in spans if "start" in span]
+    answers = [to_answer(span, context) for span in spans if "start" in span]
     return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
 
 
@@ -254,13 +262,26 @@ def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
     labels, meta = row.get("label") or row.get("labels") or row.get("entities") or [], row.get("meta")
     spans = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
     spans = [{k.removesuffix("_offset"): v for k, v in x.items()} for x in spans if isinstance(x, dict)]
-    answers = [to_answer(span, "start", "end", row["text"]) for span in spans]
     question = row.get("question") or (meta.get("question") if isinstance(meta, dict) else None)
+    answers = [to_answer(span, row["text"]) for span in spans]
     return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
 
 
-def haystack_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A label of haystack 1: query, document, and an answer with its offset in the document."""
+def to_answer(span: dict[str, Any], context: Any) -> dict[str, Any]:
+    """An answer from a marked span; its text is the span's own, or else the characters that it covers."""
+    start, end, text = span.get("start"), span.get("end"), span.get("text")
+    if not isinstance(text, str) and isinstance(context, str) and isinstance(start, int) and isinstance(end, int):
+        text = context[start:end]
+    return {"text": text, "answer_start": start}
+
+
+def haystack_row(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A label of haystack 1: query, document, and an answer with its offset in the document.
+
+    Its labels may be a user's feedback: None for an answer that is marked as wrong.
+    """
+    if row.get("is_correct_answer") is False:
+        return None
     document, answer = row["document"], row.get("answer")
     context = document.get("content") if isinstance(document, dict) else document
     record = {"id": row.get("id"), "context": context, "question": row["query"], "answers": []}
@@ -271,11 +292,3 @@ def haystack_row(row: dict[str, Any]) -> dict[str, Any]:
     elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("answer") == ""):
         record["is_impossible"] = True
     return record
-
-
-def to_answer(span: dict[str, Any], start: str, end: str, context: Any) -> dict[str, Any]:
-    """An answer from a marked span; its text is the span's own, or else the characters that it covers."""
-    first, stop, text = span.get(start), span.get(end), span.get("text")
-    if not isinstance(text, str) and isinstance(context, str) and isinstance(first, int) and isinstance(stop, int):
-        text = context[first:stop]
-    return {"text": text, "answer_start": first}

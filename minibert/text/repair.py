@@ -9,7 +9,8 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from minibert.text.offsets import Search, short
-from minibert.text.squad import answer_list, articles, to_gold, to_id, to_mark, to_start, walk
+from minibert.text.records import answer_list, to_gold, to_id, to_mark, to_start
+from minibert.text.squad import articles, is_paragraph, walk
 
 
 class Change(NamedTuple):
@@ -30,7 +31,7 @@ def repair(top: Any) -> tuple[Any, list[Change]]:
         if isinstance(context, str) and isinstance(record, dict):
             changes += [Change(place, what) for what in repair_record(record, context, place, search)]
     above, listed = articles(top)
-    if any(isinstance(article, dict) and "qas" in article and "paragraphs" not in article for article in listed):
+    if any(is_paragraph(article) for article in listed):
         listed = [{"title": str(article.get("title", "")), "paragraphs": [article]} for article in listed]
         changes.append(Change(above, "paragraphs put into articles"))
     if not above or (isinstance(top, dict) and listed is not top.get("data")):

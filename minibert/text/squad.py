@@ -5,63 +5,28 @@ The file is nested: articles with paragraphs, a paragraph with its context and i
     {"data": [{"title": .., "paragraphs": [{"context": "Made in 1871.", "qas": [
         {"id": "q1", "question": "When?", "answers": [{"text": "1871", "answer_start": 8}]}]}]}]}
 
-SQuAD v2.0 adds `is_impossible`: true for a question that its context does not answer. Every record is checked here, so
-that no later file has to. What other programs write differently (numbers as ids, an empty answer for "none") is read
-where its meaning is certain. In: file names. Out: a list of `Example`s, or BadInput that names file, place and fault.
-Next: `repair.py`.
+SQuAD v2.0 adds `is_impossible`: true for a question that its context does not answer. In: file names. Out: a list of
+`Example`s, or BadInput that names file, place and fault. Next: `repair.py`.
 """
 
 import os
-import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
-from minibert.text.formats import find_format, refuse_format
+from minibert.support.signals import tell
+from minibert.support.streams import printable
+from minibert.text.formats import format_of_file, format_of_json, refuse_format
 from minibert.text.offsets import Search, short
+from minibert.text.records import Example, text_fault, to_example
+from minibert.text.records import Gold as Gold
 
 NO_ANSWERS = "no answers, and not marked is_impossible; --version_2_with_negative takes it as unanswerable"
-MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
 MOST_FAULTS = 20  # shown; a file has the rest
-MARKS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
-
-# What is read although it is not as SQuAD has it, and counted.
-STRIPPED = "answers stand at answer_start only without their outer whitespace"
-EMPTY = "answers of empty text are no answers"
-LOCATED = "answers without an answer_start were found, each at the only place of its text"
-
-
-class Gold(NamedTuple):
-    """One accepted answer: context[start : start + len(text)] == text."""
-
-    text: str
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One question about one context. `is_impossible` is None where the file (v1.1) has no such key."""
-
-    id: str
-    title: str
-    question: str
-    context: str
-    answers: tuple[Gold, ...] = ()
-    is_impossible: bool | None = None
-
-
-class Fault(NamedTuple):
-    """What makes one place of a file unusable."""
-
-    file: str | Path
-    place: str
-    what: str
 
 
 def read_squad(
@@ -80,22 +45,16 @@ def read_squad(
     with `skip_bad_records`, drops and counts the bad records.
     """
     examples: list[Example] = []
-    faults: list[Fault] = []
+    faults: list[BadInput] = []
     for file in [files] if isinstance(files, (str, Path)) else files:
         taken: Counter[str] = Counter()
-        good, bad = [], []
-        top = read_top(file)
-        for place, record in check_records(top, training, version_2_with_negative, needs_ids, taken):
-            if isinstance(record, str):
-                bad.append(Fault(file, place, record))
-            else:
-                good.append(record)
+        records = check_records(read_top(file), training, version_2_with_negative, needs_ids, taken)
+        good = [record for _, record in records if isinstance(record, Example)]
+        bad = [BadInput(file, place, record) for place, record in records if isinstance(record, str)]
         if taken and os.environ.get("RANK", "0") == "0":
-            counts = "; ".join(f"{what}: {count}" for what, count in taken.items())
-            print(f"warning: {file}: {counts}", file=sys.stderr)
+            tell(f"warning: {file}: " + "; ".join(f"{what}: {count}" for what, count in taken.items()))
         if bad and skip_bad_records:
-            first = f"{bad[0].place}, {bad[0].what}"
-            print(f"{file}: dropped {len(bad)} bad records, the first at {first}", file=sys.stderr)
+            tell(f"{file}: dropped {len(bad)} bad records, the first at {bad[0].where}, {bad[0].what}")
         else:
             faults += bad
         if not good and not faults:
@@ -111,23 +70,21 @@ def is_version_2(examples: Iterable[Example]) -> bool:
     return any(example.is_impossible for example in examples)
 
 
-def list_faults(faults: list[Fault]) -> BadInput:
+def list_faults(faults: list[BadInput]) -> BadInput:
     """Print the faults on stderr, if there are several, and return the error that ends the command."""
-    (file, place, what), *others = faults
-    if others:
-        print(
-            *(f"warning: {line}" for line in shown([": ".join(map(str, fault)) for fault in faults])),
-            file=sys.stderr,
-            sep="\n",
-        )
-        fix = f"`minibert check --data {file} --fix OUT.json` repairs what is certain"
-        what += f" (the first of {len(faults)} faults, listed above; {fix})"
-    return BadInput(file, place, what)
+    first = faults[0]
+    if len(faults) == 1:
+        return first
+    for line in shown([str(fault) for fault in faults]):
+        tell(f"warning: {line}")
+    fix = f"`minibert check --data {first.file} --fix OUT.json` repairs what is certain"
+    what = f"{first.what} (the first of {len(faults)} faults, listed above; {fix})"
+    return BadInput(first.file, first.where, what)
 
 
 def shown(lines: list[str]) -> list[str]:
     """The first lines for the terminal, control characters escaped; all of them go to a file if they are more."""
-    lines = [line if line.isprintable() else escape(line) for line in lines]
+    lines = [escape(line) for line in lines]
     if len(lines) <= MOST_FAULTS:
         return lines
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".faults.txt", delete=False) as opened:
@@ -136,18 +93,18 @@ def shown(lines: list[str]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """The text with control characters escaped: a file must not steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """The text on one line, with control characters escaped: a file must not steer the terminal."""
+    return printable(text, kept="")
 
 
 def read_top(file: str | Path) -> Any:
     """The JSON content of a SQuAD file; BadInput names another format and the command that converts it."""
     try:
         top = read_json(file)
-    except BadInput as error:
-        refuse_format(file, find_format(file))
-        raise error
-    refuse_format(file, find_format(file, top))
+    except BadInput:
+        refuse_format(file, format_of_file(file))
+        raise
+    refuse_format(file, format_of_json(top))
     check_top(file, top)
     return top
 
@@ -169,27 +126,39 @@ def articles(top: Any) -> tuple[str, Any]:
     return "data", top.get("data") if isinstance(top, dict) else None
 
 
+def is_paragraph(article: Any) -> bool:
+    """Whether a paragraph stands in the place of an article."""
+    return isinstance(article, dict) and "qas" in article and "paragraphs" not in article
+
+
 def walk(top: Any) -> Iterator[tuple[str, str, Any, Any]]:
     """Yield (place, title, context, record) of every question; with a context of None, record says what is wrong."""
     above, listed = articles(top)
     for a, article in enumerate(listed):
         place = f"{above}[{a}]"
-        is_paragraph = isinstance(article, dict) and "qas" in article and "paragraphs" not in article
-        paragraphs = [article] if is_paragraph else article.get("paragraphs") if isinstance(article, dict) else None
+        if is_paragraph(article):
+            yield from walk_paragraph(place, str(article.get("title", "")), article)
+            continue
+        paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
             yield f"{place}.paragraphs", "", None, f"expected a list, {found_instead(paragraphs)}{keys_of(article)}"
             continue
-        title = str(article.get("title", ""))
         for p, paragraph in enumerate(paragraphs):
-            where = place if is_paragraph else f"{place}.paragraphs[{p}]"
-            context, qas = (paragraph.get(key) if isinstance(paragraph, dict) else None for key in ("context", "qas"))
-            if not isinstance(context, str):
-                yield f"{where}.context", "", None, f"expected a string, {found_instead(context)}"
-            elif not isinstance(qas, list):
-                yield f"{where}.qas", "", None, f"expected a list, {found_instead(qas)}"
-            else:
-                for q, record in enumerate(qas):
-                    yield f"{where}.qas[{q}]", title, context, record
+            yield from walk_paragraph(f"{place}.paragraphs[{p}]", str(article.get("title", "")), paragraph)
+
+
+def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str, str, Any, Any]]:
+    """The same for one paragraph."""
+    context, qas = (paragraph.get(key) if isinstance(paragraph, dict) else None for key in ("context", "qas"))
+    if not isinstance(context, str):
+        yield f"{place}.context", "", None, f"expected a string, {found_instead(context)}"
+    elif fault := text_fault(context, may_be_blank=True):
+        yield f"{place}.context", "", None, fault
+    elif not isinstance(qas, list):
+        yield f"{place}.qas", "", None, f"expected a list, {found_instead(qas)}"
+    else:
+        for q, record in enumerate(qas):
+            yield f"{place}.qas[{q}]", title, context, record
 
 
 def found_instead(value: Any) -> str:
@@ -211,16 +180,11 @@ def check_records(
     """
     search, first_use = Search(), dict[str, str]()  # id -> place
     records: list[tuple[str, Example | str]] = []
-    context_fault, last_context = None, None
     for place, title, context, record in walk(top):
         if context is None:
             records.append((place, record))
             continue
-        if context is not last_context:
-            context_fault, last_context = text_fault(context, may_be_blank=True), context
         try:
-            if context_fault:
-                raise ValueError(f"context {context_fault}")
             example = to_example(record, title, context, None if needs_ids else place, search, taken)
             if not training and first_use.setdefault(example.id, place) != place:
                 where = first_use[example.id]
@@ -234,131 +198,3 @@ def check_records(
             if isinstance(record, Example) and not record.answers and not record.is_impossible:
                 records[i] = f"{place} (id={short(record.id)})", NO_ANSWERS
     return records
-
-
-def to_example(
-    record: Any, title: str, context: str, place: str | None, search: Search, taken: Counter[str]
-) -> Example:
-    """Check one question's record and build its Example; ValueError says what is wrong with it.
-
-    place: stands for a missing id; None if an id is needed.
-    """
-    if not isinstance(record, dict):
-        raise ValueError(f"expected an object, found a {type(record).__name__}")
-    name = to_id(record.get("id"), place)
-    question = record.get("question")
-    for key, text in (("id", name), ("question", question)):
-        if fault := text_fault(text):
-            raise ValueError(f"{key} {fault}")
-    is_impossible = to_mark(record.get("is_impossible"))
-    golds = []
-    for answer in answer_list(record):
-        if (gold := to_gold(answer, context, search, taken)) is not None:
-            golds.append(gold)
-    if is_impossible and golds:
-        raise ValueError("is_impossible is true, but there are answers; remove one of them")
-    return Example(name, title, question, context, tuple(golds), is_impossible)  # type: ignore[arg-type]  # checked above
-
-
-def to_id(value: Any, place: str | None) -> Any:
-    """An id as a string: a number as Python writes it, and the place for one that is missing."""
-    if value is None:
-        return place
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def to_mark(value: Any) -> bool | None:
-    """`is_impossible` as true, false or None; ValueError for a spelling that is none of them."""
-    if value is None or isinstance(value, bool):
-        return value
-    mark = MARKS.get(str(value).strip().lower())
-    if mark is None:
-        raise ValueError(f"is_impossible must be true or false, found {short(value)}")
-    return mark
-
-
-def answer_list(record: dict[str, Any]) -> list[Any]:
-    """The answers of a record as a list. One answer without a list and one object of lists are taken as such.
-
-    So is the key `answer`, with `answer_start` beside it, where there are no `answers`.
-    """
-    answers = record.get("answers")
-    if answers is None and "answers" not in record:
-        answers = record.get("answer")
-        if isinstance(answers, str):
-            answers = {"text": answers, "answer_start": record.get("answer_start")}
-    if isinstance(answers, dict):
-        texts, starts = answers.get("text"), answers.get("answer_start")
-        if not isinstance(texts, list):
-            return [answers]
-        starts = starts if isinstance(starts, list) else [None] * len(texts)
-        if len(starts) != len(texts):
-            raise ValueError(f"answers has {len(texts)} texts and {len(starts)} values of answer_start")
-        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-    if not isinstance(answers, (list, type(None))):
-        raise ValueError(f"answers must be a list, found {short(answers)}")
-    return answers or []
-
-
-def text_fault(text: Any, may_be_blank: bool = False) -> str | None:
-    """What makes a value unusable as text: type, length, a lone surrogate, nothing visible. None if it is usable."""
-    if not isinstance(text, str):
-        return f"must be a string, found {short(text)}"
-    if len(text) > MOST_CHARACTERS:
-        return f"has {len(text)} characters; at most {MOST_CHARACTERS} are allowed"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "contains half of a surrogate pair, which is not a character; check the file's encoding"
-    if not may_be_blank and not any(character.isprintable() and not character.isspace() for character in text):
-        return f"must be a string with a visible character, found {short(text)}"
-    return None
-
-
-def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> Gold | None:
-    """The answer, if the context has its text at its offset; None for an empty text, ValueError for anything else.
-
-    A wrong offset is an error and never corrected. Only outer whitespace may be elsewhere, and where the offset is
-    missing (absent, null or -1), the text must stand in one place only.
-    """
-    text, start = answer if isinstance(answer, str) else ..., None
-    if isinstance(answer, dict):
-        text, start = answer.get("text", ...), answer.get("answer_start")
-    if type(start) is int and start >= 0 and type(text) is str and context.startswith(text, start) and text.strip():
-        return Gold(text, start)
-    if text is None or (isinstance(text, str) and not text.strip()):
-        taken[EMPTY] += 1
-        return None
-    text = str(text) if isinstance(text, int) and not isinstance(text, bool) else text
-    if not isinstance(text, str):
-        raise ValueError(f"an answer's text must be a string, found {short(answer if text is ... else text)}")
-    start = to_start(start)
-    if start is None:
-        diagnosis = search.diagnose(text.strip(), None, context)
-        if diagnosis.start is None:
-            raise ValueError(diagnosis.what)
-        taken[LOCATED] += 1
-        return Gold(text.strip(), diagnosis.start)
-    if context.startswith(text, start):
-        return Gold(text, start)
-    found = context[start : start + len(text)]
-    stripped, stripped_start = text.strip(), start + len(found) - len(found.lstrip())
-    if not context.startswith(stripped, stripped_start):
-        raise ValueError(search.diagnose(text, start, context).what)
-    taken[STRIPPED] += 1
-    return Gold(stripped, stripped_start)
-
-
-def to_start(value: Any) -> int | None:
-    """An `answer_start` as an integer, from a number or digits; None if it is missing (absent, null, empty or -1)."""
-    number = value
-    if isinstance(value, str):
-        is_number = re.fullmatch(r"-?[0-9]{1,15}(\.0*)?", value.strip())
-        number = float(value) if is_number else None if not value.strip() else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if number is None or number == -1:
-        return None
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"answer_start must be a character offset, found {short(value)}")
-    return number

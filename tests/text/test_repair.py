@@ -19,11 +19,9 @@ def answer(text, start, **more):
     return {"answers": [{"text": text, "answer_start": start} | more]}
 
 
-def top_of(*records, context=CONTEXT):
-    return {
-        "version": "x",
-        "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(records)}], "k": 1}],
-    }
+def top_of(*records):
+    paragraph = {"context": CONTEXT, "qas": list(records)}
+    return {"version": "x", "data": [{"title": "t", "paragraphs": [paragraph], "k": 1}]}
 
 
 def in_bytes(i):
@@ -76,10 +74,7 @@ UNTOUCHED = {
     "case": answer("The Clock", 0),
     "nowhere": answer("steel", 4),
     "two units in one record": {
-        "answers": [
-            {"text": "iron", "answer_start": in_bytes(IRON[1])},
-            {"text": "iron", "answer_start": in_utf16(IRON[0])},
-        ]
+        "answers": [dict(text="iron", answer_start=i) for i in (in_bytes(IRON[1]), in_utf16(IRON[0]))]
     },
     "impossible with answers": {"is_impossible": True},
     "a mark that says nothing": {"is_impossible": "perhaps"},
@@ -94,18 +89,15 @@ UNTOUCHED = {
 
 @pytest.mark.parametrize("name", UNTOUCHED)
 def test_what_leaves_a_choice_stays_as_it_is(name):
-    top = top_of(record(**UNTOUCHED[name]), "no object", context=CONTEXT)
+    top = top_of(record(**UNTOUCHED[name]), "no object")
     assert repair(copy.deepcopy(top)) == (top, [])
 
 
-@pytest.mark.parametrize("levels", ["list of articles", "list of paragraphs", "paragraphs as data", "one paragraph"])
-def test_the_copy_has_all_levels(levels):
-    paragraph = {"context": CONTEXT, "qas": [record()]}
-    content = {
-        "list of articles": [{"title": "t", "paragraphs": [paragraph]}],
-        "list of paragraphs": [paragraph],
-        "paragraphs as data": {"version": "1.1", "data": [paragraph]},
-        "one paragraph": paragraph,
-    }
-    top, _ = repair(content[levels])
-    assert [p for article in top["data"] for p in article["paragraphs"]] == [paragraph] and top["version"] == "1.1"
+PARAGRAPH = {"context": CONTEXT, "qas": [record()]}
+LEVELS = [[{"title": "t", "paragraphs": [PARAGRAPH]}], [PARAGRAPH], {"version": "1.1", "data": [PARAGRAPH]}, PARAGRAPH]
+
+
+@pytest.mark.parametrize("content", LEVELS, ids=["articles", "paragraphs", "paragraphs as data", "one paragraph"])
+def test_the_copy_has_all_levels(content):
+    top, _ = repair(copy.deepcopy(content))
+    assert [p for article in top["data"] for p in article["paragraphs"]] == [PARAGRAPH] and top["version"] == "1.1"
