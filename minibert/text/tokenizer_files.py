@@ -6,13 +6,14 @@ A published folder has up to five such files, and they can contradict each other
 
 import json
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 from minibert.support.signals import tell
-from minibert.text.squad import text_fault
+from minibert.text.records import text_fault
 
 SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
 # Saved with a model byte for byte, so that other libraries read the folder as they would the original.
@@ -62,27 +63,25 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt; copy them from the original model")
     settings, config = read_object(folder / SETTINGS_FILE), read_object(folder / "config.json")
     check_class(folder / SETTINGS_FILE, settings)
-    check_flags(folder / SETTINGS_FILE, settings)
+    check_settings(folder / SETTINGS_FILE, settings)
     if settings.get("tokenizer_class") is None and config.get("tokenizer_class") is not None:
         check_class(folder / "config.json", config)
         settings["tokenizer_class"] = config["tokenizer_class"]
         files[SETTINGS_FILE] = to_bytes(settings)  # the config.json that is saved with a model does not name it
-    is_general = settings.get("tokenizer_class") in GENERAL_CLASSES
-    content = None
     if "tokenizer.json" in files:
         source = folder / "tokenizer.json"
         content = read_json(source)
         vocab, chosen = parse_tokenizer(content, source)
-        if not is_general:
+        if settings.get("tokenizer_class") not in GENERAL_CLASSES:
             chosen = settle(chosen, settings, source)
     else:
-        source = folder / "vocab.txt"
+        source, content = folder / "vocab.txt", {}
         vocab, chosen = parse_vocab(files["vocab.txt"], source), {key: settings.get(key) for key in SETTINGS}
         if chosen["do_lower_case"] is None:
             # Saved with the other files, so that every later reader of a saved folder takes the same casing.
             chosen["do_lower_case"] = settings["do_lower_case"] = not has_capitals(vocab)
             files[SETTINGS_FILE] = to_bytes(settings)
-    return TokenizerFiles(vocab, chosen, added_tokens(folder, settings, content, is_general), source, files)
+    return TokenizerFiles(vocab, chosen, added_tokens(folder, settings, content), source, files)
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def check_class(file: Path, content: dict[str, Any]) -> None:
         raise BadInput(file, "tokenizer_class", what)
 
 
-def check_flags(file: Path, settings: dict[str, Any]) -> None:
+def check_settings(file: Path, settings: dict[str, Any]) -> None:
     """BadInput for a setting that is not true, false or null, and for one that asks for another tokenizer."""
     for key in SETTINGS:
         if not isinstance(settings.get(key), (bool, type(None))):
@@ -149,7 +148,7 @@ def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[st
         raise BadInput(source, "model.vocab", "two tokens have the same id")
     names = ("lowercase", "strip_accents", "handle_chinese_chars")
     settings = {setting: normalizer.get(name) for setting, name in zip(SETTINGS, names)}
-    check_flags(source, settings)
+    check_settings(source, settings)
     return vocab, settings
 
 
@@ -205,47 +204,50 @@ def has_capitals(vocab: dict[str, int]) -> bool:
     return any(token != token.lower() for token in vocab if not (token[:1] == "[" and token[-1:] == "]"))
 
 
-def added_tokens(folder: Path, settings: dict[str, Any], content: Any, is_general: bool) -> list[AddedToken]:
+def added_tokens(folder: Path, settings: dict[str, Any], content: dict[str, Any]) -> list[AddedToken]:
     """The tokens that the files add to the vocabulary or match as a whole, but BERT's five, which stay text.
 
     As in transformers: those of `added_tokens_decoder` in tokenizer_config.json; without that key, those of
-    added_tokens.json and tokenizer.json. Then the special tokens that are only named.
+    added_tokens.json and tokenizer.json. Then the special tokens that are only named. content: of tokenizer.json.
     """
-    file, decoder = folder / SETTINGS_FILE, settings.get("added_tokens_decoder")
+    decoder = settings.get("added_tokens_decoder")
     special_map = read_object(folder / SPECIAL_FILE) if decoder is None else {}
-    check_flags(folder / SPECIAL_FILE, special_map)
+    check_settings(folder / SPECIAL_FILE, special_map)
     lists = [content[key] for content in (settings, special_map) for key in SPECIAL_LISTS if content.get(key)]
     if any(other != lists[0] for other in lists):
         what = f"{SETTINGS_FILE} and {SPECIAL_FILE} list different special tokens: {lists[0]!r} and {lists[-1]!r}"
         raise BadInput(folder, "additional special tokens", f"{what}; leave one list")
     named = named_tokens(settings | special_map)
-    rows: list[tuple[Path, Any, Any]] = []  # file, id, fields
-    if isinstance(decoder, dict):
-        rows += [(file, token_id, fields) for token_id, fields in decoder.items()]
-    elif decoder is not None:
+    listed = listed_tokens(folder, settings, content, named)
+    only_named = [added_token(folder / SETTINGS_FILE, None, fields) for fields in named.values()]
+    tokens = {token.content: token for token in (*only_named, *listed) if token.content not in STAY_TEXT}
+    if settings.get("split_special_tokens") and tokens:
+        what = f"expected false, as there are added tokens ({next(iter(tokens))!r}); remove the key or the tokens"
+        raise BadInput(folder / SETTINGS_FILE, "split_special_tokens", what)
+    return sorted(tokens.values(), key=lambda token: MOST_TOKENS if token.id is None else token.id)
+
+
+def listed_tokens(
+    folder: Path, settings: dict[str, Any], content: dict[str, Any], named: Container[str]
+) -> list[AddedToken]:
+    """The added tokens that a file lists with their ids."""
+    file, decoder = folder / SETTINGS_FILE, settings.get("added_tokens_decoder")
+    if not isinstance(decoder, (dict, type(None))):
         raise BadInput(file, "added_tokens_decoder", f"expected a JSON object, found a {type(decoder).__name__}")
-    for name, token_id in (read_object(folder / ADDED_FILE) if decoder is None else {}).items():
-        rows.append((folder / ADDED_FILE, token_id, {"content": name, "special": name in named}))
-    if content and (is_general or decoder is None):
-        file = folder / "tokenizer.json"
-        listed = content.get("added_tokens") or []
+    rows = [(file, token_id, fields) for token_id, fields in (decoder or {}).items()]
+    if decoder is None:
+        file = folder / ADDED_FILE
+        ids = read_object(file).items()
+        rows += [(file, token_id, {"content": name, "special": name in named}) for name, token_id in ids]
+    if decoder is None or settings.get("tokenizer_class") in GENERAL_CLASSES:
+        file, listed = folder / "tokenizer.json", content.get("added_tokens") or []
         if not isinstance(listed, list):
             raise BadInput(file, "added_tokens", f"expected a list, found a {type(listed).__name__}")
         rows += [(file, fields.get("id") if isinstance(fields, dict) else None, fields) for fields in listed]
-    tokens = {}
-    for file, token_id, fields in rows:
+    for file, token_id, _ in rows:
         if not re.fullmatch("[0-9]{1,7}", str(token_id)):
             raise BadInput(file, "added tokens", f"expected an id from 0 to {MOST_TOKENS - 1}, found {token_id!r}")
-        token = added_token(file, int(token_id), fields)
-        tokens[token.content] = token
-    for fields in named.values():
-        token = added_token(folder / SETTINGS_FILE, None, fields)
-        tokens.setdefault(token.content, token)
-    matched = [token for token in tokens.values() if token.content not in STAY_TEXT]
-    if settings.get("split_special_tokens") and matched:
-        what = f"expected false, as there are added tokens ({matched[0].content!r}); remove the key or the tokens"
-        raise BadInput(folder / SETTINGS_FILE, "split_special_tokens", what)
-    return sorted(matched, key=lambda token: MOST_TOKENS if token.id is None else token.id)
+    return [added_token(file, int(token_id), fields) for file, token_id, fields in rows]
 
 
 def named_tokens(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

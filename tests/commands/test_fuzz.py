@@ -14,6 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -130,6 +131,26 @@ def world(tmp_path_factory, tiny_folder) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(folder=folder, training=training, examples=examples)
 
 
+def read_data(world) -> None:
+    with contextlib.suppress(BadInput):
+        read = read_squad(world.folder / "squad.json", training=True, skip_bad_records=True)
+        assert all(example.answers or example.is_impossible for example in read)
+    examples = read_squad(world.folder / "squad.json")
+    assert examples and len({example.id for example in examples}) == len(examples)
+    for example in examples:
+        assert example.id.strip() and example.question.strip() and isinstance(example.title, str)
+        assert all(example.context[start : start + len(text)] == text for text, start in example.answers)
+        f"{example.id}{example.question}{example.context}".encode()
+
+
+def read_tokenizer(folder: Path) -> None:
+    texts = ["a clocks \u00e9 \u6642\u8a08 b.", "", "[SEP] \U0001f600e\u0301 \0", "x" * 120]
+    tokenizer = load_tokenizer(folder)
+    for text, (ids, offsets) in zip(texts, tokenizer.encode(texts)):
+        assert ((offsets >= 0) & (offsets <= len(text))).all() and (offsets[:, 0] <= offsets[:, 1]).all()
+        assert all(0 <= i < tokenizer.vocab_size for i in ids) and all(map(str.encode, tokenizer.tokens(ids)))
+
+
 def read_answers(world) -> None:
     predictions = read_predictions(world.folder / "predictions.json")
     assert all(0 <= value <= 100 for value in score(world.examples, predictions).values())
@@ -195,18 +216,19 @@ DTYPES = ["F16", "F64", "I32", "F8_E4M3", [4], [0, 4], [4, 4], [2**33, 2**33]]
 SAVED = [[1], {}, "float16", "compile", "format", {"scale": 0.0}]
 POINTERS = [b"..", b"/", b"a\0b", b"a" * 300, b"checkpoint-9", b"\xff"]
 KINDS = {
-    "squad": Kind("squad.json", lambda world: read_squad(world.folder / "squad.json", True), [{"text": "the"}]),
+    "squad": Kind("squad.json", read_data, [{"text": "the"}, -0.5, "1", 2**63]),
     "predictions": Kind("predictions.json", read_answers, finds=[("q0", "\ud83d")]),
     "line": Kind("line.json", read_line, finds=[("id", math.inf), ("id", "\ud83d"), ("id", "@deep")]),
     "config": Kind("model/config.json", read_config, ["distilbert", "bert", "gelu"], [("hidden_size", 10**400)]),
     "weights": Kind("model/model.safetensors", lambda world: load_model(world.folder / "model"), DTYPES, [b"\xff" * 9]),
     "tokenizer": Kind(
         "json/tokenizer.json",
-        lambda world: load_tokenizer(world.folder / "json").encode(
-            ["a clocks é 時計 b.", "[SEP] \U0001f600e\u0301 \0"]
-        ),
-        finds=[("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}), ("model/vocab/the", 2**32 - 1)],
+        lambda world: read_tokenizer(world.folder / "json"),
+        ["NFKD", "BPE", "Unigram"],
+        [("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}), ("model/vocab/the", 2**32 - 1)],
     ),
+    "vocabulary": Kind("model/vocab.txt", lambda world: read_tokenizer(world.folder / "model")),
+    "casing": Kind("model/tokenizer_config.json", lambda world: read_tokenizer(world.folder / "model")),
     "state": Kind(
         "run/checkpoint-2/trainer_state.json",
         read_run,

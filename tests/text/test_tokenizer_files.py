@@ -1,4 +1,7 @@
-"""A folder's tokenizer files: split as transformers splits, or refused with the file, the key and a remedy."""
+"""A folder's tokenizer files: split as transformers splits, or refused with the file, the key and a remedy.
+
+The faults of any JSON file are in tests/support/test_files.py, random damage in tests/commands/test_fuzz.py.
+"""
 
 import json
 from itertools import product
@@ -8,16 +11,14 @@ import pytest
 
 from minibert.support.errors import BadInput
 from minibert.text.tokenizer import load_tokenizer
+from minibert.text.tokenizer_files import SETTINGS, SPECIAL_TOKENS
 from tests.builders import VOCABULARY
-from tests.text.test_tokenizer import ODD_TEXTS, VOCAB, encode, json_tokenizer, lines, pieces, write_folder
+from tests.text.test_tokenizer import ODD_TEXTS, encode, json_tokenizer, lines, pieces, write_folder
 
 CONFIG, ADDED, MAP, V = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", len(VOCABULARY)
-# No literal [SEP]: it is a special token in transformers, and text here.
-TEXTS = [text for text in ODD_TEXTS if "[SEP]" not in text]
-TEXTS += [
-    "the CovidVax covidvax xcovidvaxy <e1> <E1> a <e1>b  <e1>  clock [E] [e] [unused1] \u00e9<e1>",
-    "COVIDVAX <e1>",
-]
+VOCAB = {"vocab.txt": lines(VOCABULARY)}
+TEXTS = [*ODD_TEXTS, "COVIDVAX <e1>"]
+TEXTS += ["the CovidVax covidvax xcovidvaxy <e1> <E1> a <e1>b  <e1>  clock [E] [e] [unused1] \u00e9<e1>"]
 
 FIVE = json.loads(json_tokenizer())["added_tokens"]
 COVID = dict(id=V, content="covidvax", single_word=False, lstrip=False, rstrip=False, normalized=True, special=False)
@@ -27,9 +28,9 @@ DECODER_OF_FIVE = {key: DECODER[key] for key in list(DECODER)[:5]}
 JSON = {"tokenizer.json": json_tokenizer(added_tokens=[*FIVE, COVID, E1])}
 
 
-def uncased(**keys) -> dict:
+def uncased(tokens=VOCABULARY, **keys) -> dict:
     """A vocab.txt with its casing stated, and these keys of tokenizer_config.json."""
-    return VOCAB | {CONFIG: {"do_lower_case": True} | keys}
+    return {"vocab.txt": lines(tokens), CONFIG: {"do_lower_case": True} | keys}
 
 
 # name -> files. All are read as transformers reads them.
@@ -47,8 +48,7 @@ HONOURED = {
     "additional special tokens": uncased(additional_special_tokens=["<e1>", "[E]"]),
     "extra special tokens": uncased(extra_special_tokens={"image_token": "[E]"}),
     "special_tokens_map.json": uncased() | {MAP: {"additional_special_tokens": ["<e1>"], "cls_token": "[CLS]"}},
-    "an unused token is special": {"vocab.txt": lines([*VOCABULARY, "[unused1]"])}
-    | {CONFIG: {"do_lower_case": True, "additional_special_tokens": ["[unused1]"]}},
+    "an unused token is special": uncased([*VOCABULARY, "[unused1]"], additional_special_tokens=["[unused1]"]),
     "another mask token": uncased(mask_token="<e1>", add_bos_token=False),
     "a beginning and an end": uncased(bos_token="<e1>", eos_token="[SEP]"),
     "decoder": uncased(added_tokens_decoder=DECODER),
@@ -65,10 +65,16 @@ HONOURED = {
     | {"config.json": {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}},
     "never_split null": uncased(never_split=None, do_basic_tokenize=True),
     "never_split of special tokens": uncased(never_split=["[UNK]", "[MASK]"]),
-    "a token twice": {"vocab.txt": lines([*VOCABULARY, "clock", "##s"])} | {CONFIG: {"do_lower_case": True}},
-    "empty lines": {"vocab.txt": lines([*VOCABULARY, "", "", ""])} | {CONFIG: {"do_lower_case": True}},
-    "spaces after a token": {"vocab.txt": lines(["[PAD] ", *VOCABULARY[1:], "Basel \u3000"])}
-    | {CONFIG: {"do_lower_case": False}},
+    "a token twice": uncased([*VOCABULARY, "clock", "##s"]),
+    "empty lines": uncased([*VOCABULARY, "", "", ""]),
+    "spaces after a token": uncased(["[PAD] ", *VOCABULARY[1:], "Basel \u3000"], do_lower_case=False),
+    "other line separators": uncased([*VOCABULARY, "\u2028", "\u0085", "x\x0cy"]),
+    "no Chinese characters": uncased([*VOCABULARY, "\u4e00"], tokenize_chinese_chars=False),
+}
+TOKENS = [*VOCABULARY, "The", "Clock", "caf\u00e9", "\u00e9", "##\u00e9", "\u0301", "##\u0301", "\u4e00", "\u00e0"]
+HONOURED |= {
+    f"lower-cased {lower}, accents stripped {strip}": uncased(TOKENS, do_lower_case=lower, strip_accents=strip)
+    for lower, strip in product([True, False], [None, True, False])
 }
 
 
@@ -119,7 +125,72 @@ def test_files_that_disagree_on_casing_are_read_as_in_transformers_or_both_are_n
         assert is_read[4:6] == is_read[7:9] == [True, True] and is_read[0] is (lower and strip is not False)
 
 
-# name -> (files, message)
+def test_minilm_is_read_alike_from_each_of_its_files_and_as_transformers_reads_it(minilm_folder, tmp_path):
+    assert_as_in_transformers(minilm_folder)
+    alone = load_tokenizer(write_folder(tmp_path, {"vocab.txt": (minilm_folder / "vocab.txt").read_bytes()}))
+    both = load_tokenizer(minilm_folder)
+    assert all(encode(alone, text) == encode(both, text) for text in TEXTS)
+
+
+# ---- a vocab.txt whose casing no file states
+
+
+@pytest.mark.parametrize(
+    ("added", "is_lower", "text", "expected"),
+    [
+        ([], True, "Clock caf\u00e9", ["clock", "caf", "##e"]),
+        (["Clock"], False, "Clock clock", ["Clock", "clock"]),  # a capital
+        (["##K"], False, "cK", ["c", "##K"]),  # in a word piece too
+        (["[unused1]", "[Q]"], True, "CLOCK", ["clock"]),  # not in special tokens
+    ],
+)
+def test_a_bare_vocabulary_is_cased_if_a_token_has_a_capital_and_is_saved_so(tmp_path, added, is_lower, text, expected):
+    """A folder with only a vocab.txt serves, and every later reader of a saved folder takes the same casing."""
+    files, saved = {"vocab.txt": lines([*VOCABULARY, *added])}, write_folder(tmp_path / "saved", {})
+    tokenizer = load_tokenizer(write_folder(tmp_path / "bare", files))
+    tokenizer.save(saved)
+    assert pieces(tokenizer, text) == pieces(load_tokenizer(saved), text) == expected
+    assert json.loads((saved / CONFIG).read_bytes()) == {"do_lower_case": is_lower}
+    assert (saved / "vocab.txt").read_bytes() == files["vocab.txt"]
+    assert repr(tokenizer).startswith("<uncased" if is_lower else "<cased")
+
+
+NO_TYPE = json.loads(json_tokenizer())
+del NO_TYPE["model"]["type"]
+ALIKE = {
+    **{f"{key} null": VOCAB | {CONFIG: {key: None}} for key in SETTINGS},
+    "CRLF": {"vocab.txt": VOCAB["vocab.txt"].replace(b"\n", b"\r\n")},
+    "no last line end": {"vocab.txt": VOCAB["vocab.txt"].rstrip(b"\n")},
+    "byte order mark": {"vocab.txt": b"\xef\xbb\xbf" + VOCAB["vocab.txt"]},
+    "an old tokenizer.json, whose model has no type": {"tokenizer.json": NO_TYPE},
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_is_read_as_the_plain_vocabulary(tmp_path, tokenizer, name):
+    found = load_tokenizer(write_folder(tmp_path, ALIKE[name]))
+    assert found.backend.get_vocab() == tokenizer.backend.get_vocab()
+    assert all(encode(found, text) == encode(tokenizer, text) for text in TEXTS)
+
+
+# ---- what is refused: name -> (files, message); the message is a regular expression
+
+
+def changed(wordpiece=(), **changes) -> dict[str, bytes]:
+    return {"tokenizer.json": json_tokenizer(VOCABULARY, wordpiece, **changes)}
+
+
+IDS = {token: i for i, token in enumerate(VOCABULARY)}
+BPE = {"type": "BPE", "vocab": IDS, "merges": [], "unk_token": "none"}
+PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}  # makes the library panic
+MECAB = "BertJapaneseTokenizer"
+NO_WORDPIECE = "tokenizer.json: model: is not of type WordPiece"
+
+
+def without(token: str) -> bytes:
+    return lines(other for other in VOCABULARY if other != token)
+
+
 REFUSED = {
     "an id that leaves a gap": (uncased() | {ADDED: {"covidvax": V + 7}}, f"{ADDED}: .*'covidvax': expected id {V}, "),
     "an id of the vocabulary": (uncased() | {ADDED: {"covidvax": 7}}, f"{ADDED}: .*'covidvax': expected id {V}, "),
@@ -144,30 +215,48 @@ REFUSED = {
     "no basic tokenizer": (uncased(do_basic_tokenize=False), f"{CONFIG}: do_basic_tokenize: expected true"),
     "characters": (uncased(subword_tokenizer_type="character"), f"{CONFIG}: subword_tokenizer_type: .*'character'"),
     "own code": (uncased(auto_map={"AutoTokenizer": ["x.Y", None]}), f"{CONFIG}: auto_map: "),
-    "MeCab": (
-        uncased(tokenizer_class="BertJapaneseTokenizer"),
-        f"{CONFIG}: tokenizer_class: .*'BertJapaneseTokenizer'",
+    "MeCab": (uncased(tokenizer_class=MECAB), f"{CONFIG}: tokenizer_class: .*'{MECAB}'; choose"),
+    "in config.json": (
+        VOCAB | {"config.json": {"tokenizer_class": MECAB}},
+        f"config.json: tokenizer_class: .*'{MECAB}'",
     ),
-    "a class in config.json": (
-        VOCAB | {"config.json": {"tokenizer_class": "BertJapaneseTokenizer"}},
-        "config.json: tokenizer_class: .*'BertJapaneseTokenizer'; choose",
-    ),
-    "a class of no library": (uncased(tokenizer_class="KoBertTokenizer"), "'KoBertTokenizer'"),
     "a class that is a list": (uncased(tokenizer_class=["BertTokenizer"]), "tokenizer_class: expected"),
-    "long words": (
-        {"tokenizer.json": json_tokenizer(wordpiece={"max_input_chars_per_word": 9})},
-        "per_word: .* 9",
-    ),
+    "long words": (changed({"max_input_chars_per_word": 9}), "per_word: .* 9"),
+    "no tokenizer at all": ({"config.json": b"{}"}, "has neither tokenizer.json nor vocab.txt"),
+    "empty vocab.txt": ({"vocab.txt": b""}, r"vocab.txt: \[CLS\]"),
+    "latin-1": ({"vocab.txt": lines(VOCABULARY) + b"caf\xe9\n"}, r"vocab.txt: byte \d+: is not UTF-8"),
+    "UTF-16": ({"vocab.txt": lines(VOCABULARY).decode().encode("utf-16")}, "vocab.txt: byte 0: is not UTF-8"),
+    **{f"no {t}": ({"vocab.txt": without(t)}, f"vocab.txt: .{t[1:-1]}.: is not in") for t in SPECIAL_TOKENS},
+    "settings broken": (VOCAB | {CONFIG: b"{"}, f"{CONFIG}: line 1"),
+    "settings a list": (VOCAB | {CONFIG: []}, f"{CONFIG}: expected a JSON object, found a list"),
+    **{f"{key} a string": (VOCAB | {CONFIG: {key: "no"}}, f"{key}: expected true .* found 'no'") for key in SETTINGS},
+    "truncated": ({"tokenizer.json": json_tokenizer()[:500]}, "tokenizer.json: line "),
+    "a list": ({"tokenizer.json": []}, NO_WORDPIECE),
+    "broken beside a good vocabulary": (VOCAB | {"tokenizer.json": {}}, NO_WORDPIECE),
+    "BPE": (changed(model=BPE), NO_WORDPIECE),
+    "another normalizer": (changed(normalizer=PRECOMPILED), "normalizer: is not of type"),
+    "no normalizer": (changed(normalizer=...), "normalizer: is not of type"),
+    "another pre-tokenizer": (changed(pre_tokenizer={"type": "FixedLength", "length": 0}), "pre_tokenizer: is not"),
+    "another version": (changed(version="9.0"), "version: expected '1.0', found '9.0'"),
+    "another unknown token": (changed({"unk_token": "x"}), "model.unk_token: expected .* found 'x'"),
+    "another prefix": (changed({"continuing_subword_prefix": "@"}), "_prefix: expected '##', found '@'"),
+    "no vocabulary": (changed({"vocab": None}), "model.vocab: expected an object"),
+    "ids too large": (changed({"vocab": IDS | {"clock": 2**32 - 1}}), "model.vocab: expected .* ids from 0"),
+    "an id twice": (changed({"vocab": {"a": 1, "b": 1}}), "model.vocab: two"),
+    "half a surrogate pair": (changed({"vocab": {**IDS, "\ud83d": 1000}}), "token .*surrogate"),
+    "added tokens a string": (changed(added_tokens="x"), "added_tokens: expected a list"),
+    "an added token without an id": (changed(added_tokens=[{"content": "none"}]), "expected an id .*found None"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused(tmp_path, name):
     files, message = REFUSED[name]
-    folder = written(tmp_path / "model", files)
+    folder = write_folder(tmp_path / "model", {"config.json": {"model_type": "bert"}} | files)
     with pytest.raises(BadInput, match=message) as caught:
         load_tokenizer(folder)
-    assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert text.startswith(str(folder)) and "\n" not in text and text.encode()
 
 
 def test_of_a_repeated_token_the_later_id_counts_with_one_warning(tmp_path, capsys):
@@ -184,6 +273,27 @@ def test_a_normalizer_that_is_overruled_is_named_and_nothing_else(tmp_path, caps
         folder = written(tmp_path / str(count), files)
         assert pieces(load_tokenizer(folder), "Clock") == (["clock"] if is_lower else ["[UNK]"])
         assert capsys.readouterr().err.count(f"overruled by {CONFIG} ({{'do_lower_case': False}})") == count
+
+
+# ---- saving
+
+
+STATED = {CONFIG: b'{"model_max_length":512,\n\n"do_lower_case" : true}'}
+SAVED = {
+    "all files": {"tokenizer.json": json_tokenizer(), "vocab.txt": VOCAB["vocab.txt"].replace(b"\n", b"\r\n")}
+    | STATED
+    | {MAP: b'{ "cls_token":"[CLS]"}'},
+    "tokenizer.json": {"tokenizer.json": json_tokenizer()},
+    "vocab.txt with its casing stated": VOCAB | STATED,
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_the_files_of_a_folder_are_saved_byte_for_byte(tmp_path, name):
+    source = write_folder(tmp_path / "source", SAVED[name] | {"config.json": b"{}", "model.safetensors": b"x"})
+    target = write_folder(tmp_path / "target", {})
+    load_tokenizer(source).save(target)
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == SAVED[name]
 
 
 def test_the_class_of_config_json_is_saved_with_the_tokenizer(tmp_path):
