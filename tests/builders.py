@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from minibert.answers.spans import Answer, Prediction
-from minibert.model.bert import BertConfig
+from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.text.windows import Windows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +53,17 @@ def draw_weights(model: Model, seed: int = 0) -> Model:
     return model.eval()
 
 
+def tiny_model(**changes) -> BertForQuestionAnswering:
+    return draw_weights(BertForQuestionAnswering(tiny_config(**changes)))
+
+
+def tiny_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """input_ids, attention_mask and token_type_ids (3, 17): windows of 17, 9 and 12 tokens."""
+    ids = torch.randint(5, 80, (3, 17), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(17) < torch.tensor([[17], [9], [12]])).long()
+    return ids, mask, mask - (torch.arange(17) < 4).long()
+
+
 def write_toy_squad(file: Path, questions: int, seed: int = 0, words: int = 0, version_2: bool = False) -> Path:
     """A SQuAD file of random words from `VOCABULARY`: the answer follows the word that the question names.
 
@@ -86,14 +97,6 @@ def run(
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=timeout, **options
     )
-
-
-def edit_bytes(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """The content after some edits: (where, from 0 to 1; number of bytes to remove there; bytes to insert there)."""
-    for where, removed, inserted in edits:
-        position = round(where * len(content))
-        content = content[:position] + inserted + content[position + removed :]
-    return content
 
 
 def lone_batch(windows: Windows, i: int) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from minibert.model.bert import BertConfig
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
+from minibert.support.layouts import CONFIG_FILES
 
 ARCHITECTURES = {"bert": "BertForQuestionAnswering", "distilbert": "DistilBertForQuestionAnswering"}
 # Keys whose other values mean another computation, and the values that mean ours.
@@ -62,11 +63,10 @@ def load_config(folder: Path) -> BertConfig:
 
     Raises BadInput naming the file, the key and the value.
     """
-    file, of_google = Path(folder) / "config.json", Path(folder) / "bert_config.json"
-    if not file.is_file():
-        if not of_google.is_file():
-            raise BadInput(file, "", "file not found: a model folder holds a config.json; check the model's name")
-        file = of_google
+    files = [Path(folder) / name for name in CONFIG_FILES]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
+        raise BadInput(files[0], "", "file not found: a model folder holds a config.json; check the model's name")
     content = read_json(file)
     if not isinstance(content, dict):
         raise BadInput(file, "", f"expected a JSON object, found {type(content).__name__}")
@@ -96,13 +96,10 @@ def load_config(folder: Path) -> BertConfig:
 
 def kind_of_model(file: Path, content: dict[str, Any]) -> str:
     """`model_type`; where the file has none, what its architecture or the spelling of its sizes says."""
-    key, found = "model_type", content.get("model_type")
-    if "model_type" not in content and content.get("architectures"):
+    key, found = "model_type", content.get("model_type", "distilbert" if "n_layers" in content else "bert")
+    if key not in content and content.get("architectures"):
         key, found = "architectures", str(content["architectures"])
-        name = found.lower().strip("[' ")
-        found = next((kind for kind in ARCHITECTURES if name.startswith(kind)), found)
-    elif "model_type" not in content:
-        found = "distilbert" if "n_layers" in content else "bert"
+        found = next((kind for kind in ARCHITECTURES if found.lower().strip("[' ").startswith(kind)), found)
     if found not in list(ARCHITECTURES):  # a list, because an unhashable value in the file would break a dict
         families = " or ".join(ARCHITECTURES)
         raise BadInput(file, key, f"expected {families}, found {found!r}; choose a model of one of these families")

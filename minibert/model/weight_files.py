@@ -2,16 +2,13 @@
 
 In: a model folder with one `model.safetensors`, or with several shards and an index. Out: the names of its tensors,
 then each tensor as float32, in memory of its own: together the bytes of the model's parameters, and for a moment those
-of one tensor more where the file has another dtype. Every check of a weight file is here: what kind of file it is,
-where the index points, names, dtypes, shapes, values. Which tensor belongs to which parameter is the next file.
-
-Next: `weights.py`.
+of one tensor more where the file has another dtype. Every check of a weight file is here. Next: `weights.py`, which
+knows which tensor belongs to which parameter.
 """
 
 import json
 import math
 import os
-import stat
 from fnmatch import fnmatch
 from io import BufferedReader
 from pathlib import Path
@@ -22,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json, unique_keys
+from minibert.support.files import read_json, regular, unique_keys
 from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
 
 # Other kinds of file that people find under this name, by their first bytes.
@@ -86,7 +83,7 @@ class WeightFile:
     """
 
     def __init__(self, path: Path):
-        self.path, self.name = path, path.name
+        self.path = path
         with open_regular(path) as opened:
             self.version = version_of(opened)
             size = os.fstat(opened.fileno()).st_size
@@ -103,9 +100,6 @@ class WeightFile:
             kinds = [kind for mark, kind in OTHER_KINDS.items() if start.startswith(mark)]
             what = kinds[0] if kinds else f"not a complete safetensors file: {error}"
             raise BadInput(path, f"{size} bytes", what) from error
-
-    def __str__(self) -> str:
-        return str(self.path)
 
     def read(self, name: str) -> Tensor:
         """One tensor in the dtype of the file, in memory that nothing else uses."""
@@ -124,14 +118,9 @@ class WeightFile:
 def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; BadInput unless it is a regular one: a FIFO would block, a device never end."""
     try:
-        # O_NONBLOCK, because opening a FIFO waits for its writer. For regular files it has no effect.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        return open(path, "rb", opener=regular)
     except OSError as error:
         raise BadInput(path, "", f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadInput(path, "", "expected a regular file")
-    return open(descriptor, "rb")
 
 
 def version_of(opened: BufferedReader) -> tuple[int, ...]:

@@ -133,7 +133,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
             what = "unexpected tensor: no parameter of this model has this name; is config.json that of these weights?"
             raise BadInput(file.path, repr(name_in_file), what)
         elif name in sources:
-            other = f"{sources[name][1]!r} in {sources[name][0].name}"
+            other = f"{sources[name][1]!r} in {sources[name][0].path.name}"
             raise BadInput(file.path, repr(name_in_file), f"expected one tensor for {name}, found this and {other}")
         else:
             sources[name] = file, name_in_file

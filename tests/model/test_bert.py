@@ -1,15 +1,13 @@
 """The encoder, the span head and the loss by themselves; `test_weights.py` compares them with `transformers`."""
 
-import ast
 import math
-import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, attention_by_hand, attention_fused, span_loss
-from tests.builders import ROOT, VOCABULARY, draw_weights, tiny_config
+from tests.builders import VOCABULARY, tiny_model
 
 B, T = 3, 11
 BOTH = pytest.mark.parametrize("attend", [attention_by_hand, attention_fused])
@@ -17,7 +15,7 @@ BOTH = pytest.mark.parametrize("attend", [attention_by_hand, attention_fused])
 
 @pytest.fixture(scope="module")
 def model() -> BertForQuestionAnswering:
-    return draw_weights(BertForQuestionAnswering(tiny_config()))
+    return tiny_model()
 
 
 @pytest.fixture
@@ -31,13 +29,6 @@ def batch() -> dict[str, Tensor]:
 def logits(model: nn.Module, **batch: Tensor) -> Tensor:
     """(2, B, T)"""
     return torch.stack(model(**batch))
-
-
-def test_the_lesson_imports_torch_and_the_standard_library_alone():
-    tree = ast.parse((ROOT / "minibert/model/bert.py").read_text("utf-8"))
-    imports = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    imports += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in imports} - sys.stdlib_module_names == {"torch"}
 
 
 def test_shapes_dtype_and_spread(model, batch):
@@ -116,14 +107,14 @@ def test_attention_drops_probabilities_in_training_only(attend, mode):
 @pytest.mark.parametrize("place", ["hidden_dropout_prob", "attention_probs_dropout_prob", "qa_dropout"])
 def test_each_dropout_acts_in_training_only(batch, place):
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "qa_dropout": 0.0, place: 0.5}
-    model = draw_weights(BertForQuestionAnswering(tiny_config(**rates)))
+    model = tiny_model(**rates)
     expected = logits(model, **batch)
     assert torch.equal(logits(model, **batch), expected)
     assert not torch.allclose(logits(model.train(), **batch), expected, atol=1e-2)
 
 
 def test_a_distilbert_has_no_token_types(batch):
-    model = draw_weights(BertForQuestionAnswering(tiny_config(model_type="distilbert", type_vocab_size=0)))
+    model = tiny_model(model_type="distilbert", type_vocab_size=0)
     assert not any("token_type" in name for name, _ in model.named_parameters())
     assert torch.equal(logits(model, **batch), logits(model, **batch | {"token_type_ids": None}))
 

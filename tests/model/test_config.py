@@ -75,6 +75,9 @@ def test_each_size_is_required(tmp_path, kind):
         assert message.startswith(f": {key}: key not found")
 
 
+# Keys that make it another kind of model: the message says to choose one of this kind.
+OTHER_COMPUTATION = """model_type architectures hidden_act activation position_embedding_type is_decoder
+add_cross_attention pruned_heads""".split()
 # kind, keys, JSON values
 REFUSED = r"""
 bert vocab_size,num_hidden_layers,intermediate_size,max_position_embeddings 0 -1 1000000000 1e9 2.0 "12" null true [12]
@@ -108,7 +111,8 @@ ROWS += [("bert", "hidden_size", "1" + "0" * 400)]
 
 @pytest.mark.parametrize("kind, key, value", ROWS, ids=lambda word: word[:20])
 def test_a_bad_value_is_refused_by_its_key(tmp_path, kind, key, value):
-    assert refusal(tmp_path, KINDS[kind] | {key: json.loads(value)}).startswith(f": {key}: expected ")
+    message = refusal(tmp_path, KINDS[kind] | {key: json.loads(value)})
+    assert message.startswith(f": {key}: expected ") and ("choose" in message) == (key in OTHER_COMPUTATION)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,13 +134,7 @@ def test_googles_name_of_the_file_is_read_where_there_is_no_other(tmp_path):
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_json_does_not_have_are_refused_under_any_key(tmp_path, number):
-    for key in ("layer_norm_eps", "unknown"):
-        assert number in refusal(tmp_path, json.dumps(BERT | {key: float(number)}))
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"bert"', "<html></html>", '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize("content", ["", "[]", "null", '"bert"', '{"a": 1, "a": 2}', '{"a": NaN}'])
 def test_a_file_that_is_not_a_json_object_is_refused(tmp_path, content):
     with pytest.raises(BadInput, match=r"config\.json: file not found"):
         load_config(tmp_path)

@@ -1,4 +1,7 @@
-"""Damaged and hostile weight files: each is loaded, or refused in one line that names the file and the cause."""
+"""Damaged and hostile weight files: each is loaded, or refused in one line that names the file and the cause.
+
+Random damage is in tests/commands/test_fuzz.py.
+"""
 
 import json
 import os
@@ -11,8 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
@@ -164,6 +165,7 @@ BROKEN = [
     (filled(torch.nan, torch.float32), WEIGHTS, f"'{QUERY}': expected finite"),
     (filled(-torch.inf, torch.float16), WEIGHTS, f"'{QUERY}': expected finite"),
     (filled(1e300, torch.float64), WEIGHTS, f"'{QUERY}': expected finite"),  # becomes infinite as float32
+    (tensor(torch.zeros(3, 24), "qa_outputs.weight"), WEIGHTS, "'qa_outputs.weight': expected shape (2, 24)"),
     (tensor(None), "", f"{QUERY}: tensor not found"),
     (tensor(torch.zeros(24), NORM + "gamma"), WEIGHTS, f"expected one tensor for {NORM_0}"),
     (tensor(torch.zeros(24, 24), QUERY.removeprefix("bert.")), WEIGHTS, "expected one tensor for encoder.layers.1.att"),
@@ -173,13 +175,10 @@ BROKEN = [
     (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS, "file not found"),
     *((word_in(shard), INDEX, ASIDE) for shard in SHARDS),
     (word_in("b.safetensors"), "b.safetensors", f"'{WORD}': tensor not found"),
+    (word_in("config.json"), "config.json", INCOMPLETE),
     (index(with_evil), "a.safetensors", f"'evil': {UNEXPECTED}"),
     (index(lambda folder, found: (folder / "a.safetensors").write_bytes(b"1") and None), "a.safetensors", "1 bytes"),
-    *(
-        (index(lambda *_, text=text: text), INDEX, "weight_map: expected")
-        for text in ("[1]", "{}", '{"weight_map": {}}')
-    ),
-    (index(lambda *_: "[" * 100_000), INDEX, "nested too deeply"),
+    *((index(lambda *_, text=text: text), INDEX, "expected an object") for text in ("[1]", "{}", '{"weight_map": {}}')),
 ]
 
 
@@ -239,6 +238,7 @@ def test_a_pickle_is_never_opened(folder, name, tmp_path):
     (tmp_path / "touched").unlink()
     (folder / WEIGHTS).unlink()
     assert refusal(folder).startswith(f"{folder / WEIGHTS}: file not found; {name} is never opened")
+    assert "convert it" in refusal(folder) and ('python -c "import' in refusal(folder)) == (name == "pytorch_model.bin")
     assert not (tmp_path / "touched").exists()
 
 
@@ -261,7 +261,6 @@ def empty_tensors(numbers):
 
 
 HOSTILE = {
-    "a large model": config(hidden_size=60_000, num_attention_heads=100, num_hidden_layers=1000),
     "a deep model": config(num_hidden_layers=1000),
     "a wide model": config(hidden_size=65_536, vocab_size=10**7, intermediate_size=10**6, num_attention_heads=1),
     "a header of 100 MB": raw(lambda content: struct.pack("<Q", 10**8) + b"{" + b" " * (10**8 - 2) + b"}"),
@@ -319,10 +318,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(folder, change):
 def test_a_fifo_or_a_folder_in_place_of_the_weights_is_refused_at_once(folder):
     (folder / WEIGHTS).unlink()
     os.mkfifo(folder / WEIGHTS)
-    assert refusal(folder) == f"{folder / WEIGHTS}: expected a regular file"
+    assert refusal(folder).startswith(f"{folder / WEIGHTS}: expected a regular file")
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).mkdir()
-    assert refusal(folder) == f"{folder / WEIGHTS}: expected a regular file"
+    assert refusal(folder).startswith(f"{folder / WEIGHTS}: expected a regular file")
 
 
 LOAD_IN_3_GB = """
@@ -344,24 +343,6 @@ def test_bert_base_is_loaded_in_3_gb_of_addresses_and_in_the_memory_of_its_weigh
     done = run("-c", LOAD_IN_3_GB, tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1.15 * (tmp_path / WEIGHTS).stat().st_size
-
-
-PLACES = [*("a.safetensors", "b.safetensors") * 4, "../a.safetensors", "config.json", "", ".", "/", 3, None, {}, []]
-
-
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(changes=st.dictionaries(st.sampled_from([WORD, QUERY, "evil"]), st.sampled_from(PLACES), max_size=2))
-def test_any_index_is_loaded_or_refused(tmp_path, tiny_folder, changes):
-    """`tests/commands/test_fuzz.py` damages the other files of a model."""
-    folder = tmp_path / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    index(lambda _, found: found.update(changes))(shutil.copytree(tiny_folder, folder))
-    try:
-        load_model(folder)
-    except BadInput as error:
-        assert error.what and str(error).isprintable()
-    else:
-        assert all(shard in ("a.safetensors", "b.safetensors") for shard in changes.values())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

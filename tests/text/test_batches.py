@@ -1,6 +1,7 @@
 """batches.py: every window once, a pure function of (seed, epoch), little padding without effect, steps over ranks."""
 
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,13 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.model.bert import BertForQuestionAnswering
 from minibert.support import ranks
 from minibert.text.batches import BLOCK, Plan, collate, prediction_batches, training_batches
 from minibert.text.squad import Example, Gold, read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
-from tests.builders import WORDS, draw_weights, tiny_config
+from tests.builders import WORDS
 
 LENGTHS = st.lists(st.integers(5, 70), min_size=1, max_size=300).map(np.array)
 some_lengths = settings(max_examples=40, deadline=None, derandomize=True)
@@ -61,14 +61,11 @@ def test_an_epoch_has_every_window_once_in_full_batches_but_one_and_the_largest_
 
 def test_batches_are_a_function_of_seed_and_epoch_alone():
     lengths = squad_like_lengths(700)
-    first, *others = (
-        {tuple(batch) for batch in training_batches(lengths, 8, *at)} for at in ((42, 0), (42, 1), (43, 0))
-    )
+    drawn = [set(map(tuple, training_batches(lengths, 8, *at))) for at in ((42, 0), (42, 1), (43, 0))]
     np.random.seed(7)  # other generators have no influence
     torch.manual_seed(7)
-    assert {tuple(batch) for batch in training_batches(lengths, 8, 42, 0)} == first
-    assert all(len(first & other) < len(first) / 10 for other in others)
-    assert len(others[0] & others[1]) < len(first) / 10
+    assert set(map(tuple, training_batches(lengths, 8, 42, 0))) == drawn[0]
+    assert all(len(one & other) < len(one) / 10 for one, other in combinations(drawn, 2))
 
 
 def test_batches_do_not_come_sorted_by_length():
@@ -125,26 +122,7 @@ def test_collate_agrees_with_a_plain_loop(windows, indices):
         assert tensor is None or (tensor.shape, tensor.dtype) == (shape, torch.int64)
 
 
-def test_padding_never_changes_logits(windows):
-    model = draw_weights(BertForQuestionAnswering(tiny_config()))
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    everything = collate(windows, np.arange(len(windows)))
-    assert everything["attention_mask"].float().mean() < 0.8  # a fifth or more is padding
-    with torch.no_grad():
-        together = model(**{name: everything[name] for name in names})
-        for i, size in enumerate(windows.lengths):
-            single = collate(windows, np.array([i]))
-            alone = model(**{name: single[name] for name in names})
-            for padded, exact in zip(together, alone):
-                torch.testing.assert_close(padded[i, :size], exact[0, :size], atol=1e-5, rtol=1e-5)
-
-
 # ---- the steps of a run
-
-
-def set_ranks(monkeypatch, rank: int, world_size: int) -> None:
-    monkeypatch.setattr(ranks, "rank", lambda: rank)
-    monkeypatch.setattr(ranks, "world_size", lambda: world_size)
 
 
 def as_lists(micro_batches) -> list[list[int]]:
@@ -166,16 +144,17 @@ def test_ranks_take_in_a_step_what_one_process_takes_with_more_accumulation(
     windows, monkeypatch, world_size, is_a_rank_left_out
 ):
     one = Plan(windows, batch_size=4, gradient_accumulation_steps=2 * world_size, seed=7)
+    monkeypatch.setattr(ranks, "world_size", lambda: world_size)
     is_missing = False
     for step in range(2 * one.steps_per_epoch):
         counted = []
         for rank in range(world_size):
-            set_ranks(monkeypatch, rank, world_size)
+            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
             share, windows_in_step = Plan(windows, 4, 2, 7).share(step)
             assert len(share) in (1, 2) and windows_in_step == sum(map(len, one.micro_batches(step)))
             counted += [batch["input_ids"].sum() for batch, counts in share if counts]
-            is_missing |= not all(counts for _, counts in share)
             assert all(counts for _, counts in share) or len(share) == 1  # only a rank without any takes one for 0
+            is_missing |= not all(counts for _, counts in share)
         expected = [collate(windows, indices)["input_ids"].sum() for indices in one.micro_batches(step)]
         assert sorted(counted) == sorted(expected)
     assert is_missing == is_a_rank_left_out
