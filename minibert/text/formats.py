@@ -45,8 +45,7 @@ def format_of_file(file: str | os.PathLike) -> str:
         text = read_text(file).lstrip()
     except BadInput:
         return ""
-    two_lines = re.match(r"({[^\n]*)\n\s*([^\n]+)", text)
-    if two_lines and all(is_object(line) for line in two_lines.groups()):
+    if re.match(r"{[^\n]*}[ \t\r]*\n\s*{", text):  # one JSON value would have a comma or more between the two
         return LINES
     if {"context", "question"} <= set(header(text)[0]):
         return TABLE
@@ -94,15 +93,13 @@ def column_name(name: str) -> str:
 
 def refuse_format(file: str | os.PathLike, name: str) -> None:
     """BadInput, with the command that converts the file, if the name is that of another format."""
-    out = f"{Path(file).with_suffix('')}.squad.json"
-    for other, function in BINARY.values():
-        if name == other:
-            lines = f"{file}.jsonl"
-            pandas = f"pandas.{function}({str(file)!r}).to_json({lines!r}, orient='records', lines=True)"
-            command = f'python -c "import pandas; {pandas}"` and then `minibert check --data {lines} --fix {out}'
-            raise BadInput(file, "", f"is {name}, not SQuAD JSON; convert it with `{command}`")
+    check = f"minibert check --data {{}} --fix {Path(file).with_suffix('')}.squad.json"
+    command = f"`{check.format(file)}`"
+    if function := dict(BINARY.values()).get(name):
+        pandas = f"pandas.{function}({str(file)!r}).to_json({f'{file}.jsonl'!r}, orient='records', lines=True)"
+        command = f'`python -c "import pandas; {pandas}"` and then `{check.format(f"{file}.jsonl")}`'
     if name:
-        raise BadInput(file, "", f"is {name}, not SQuAD; convert it with `minibert check --data {file} --fix {out}`")
+        raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")
 
 
 def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
@@ -199,13 +196,6 @@ def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
     lists = {name: list(v.values()) if isinstance(v, dict) else v for name, v in columns.items()}
     lists = {name: values for name, values in lists.items() if isinstance(values, list)}
     return [dict(zip(lists, values)) for values in zip(*lists.values())]
-
-
-def is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def json_lines(file: str | os.PathLike, nan_lines: list[str]) -> list[Any]:

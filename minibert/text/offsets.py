@@ -55,10 +55,10 @@ def short(text: object) -> str:
     return written if len(written) <= MOST_SHOWN + 2 else f"{written[:MOST_SHOWN]}..{written[0]}"
 
 
-def fold(text: str) -> str:
-    """The text without everything that `SPELLINGS` names."""
-    for change in SPELLINGS.values():
-        text = change(text)
+def fold(text: str, but: str = "") -> str:
+    """The text without everything that `SPELLINGS` names, but for one name."""
+    for name, change in SPELLINGS.items():
+        text = text if name == but else change(text)
     return text
 
 
@@ -66,12 +66,7 @@ def difference(first: str, second: str) -> str:
     """How two spellings of one text differ, as in "case and accents"."""
     if unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second):
         return "Unicode normalization (NFC and NFD)"
-    names = []
-    for name in SPELLINGS:
-        one, other = first, second
-        for change in (change for other_name, change in SPELLINGS.items() if other_name != name):
-            one, other = change(one), change(other)
-        names += [name] if one != other else []
+    names = [name for name in SPELLINGS if fold(first, but=name) != fold(second, but=name)]
     return " and ".join(names) or "spelling"
 
 
@@ -86,12 +81,11 @@ class Search:
         """Say why an answer may not be at its offset: another unit, shifted, spelled differently, or nowhere."""
         if start is None:
             message = f"the answer {short(text)} has no answer_start"
-        elif start < len(context):
-            found = context[start : start + len(text)]
-            message = f"the answer {short(text)} is not at answer_start {start}, where the context has {short(found)}"
         else:
-            length = f"the context has only {len(context)} characters"
-            message = f"the answer {short(text)} is not at answer_start {start}: {length}"
+            found = f", where the context has {short(context[start : start + len(text)])}"
+            if start >= len(context):
+                found = f": the context has only {len(context)} characters"
+            message = f"the answer {short(text)} is not at answer_start {start}{found}"
         self.searched += len(context)
         if self.searched > MOST_SEARCHED:
             first = max(0, (start or 0) - NEAR)
@@ -110,8 +104,8 @@ class Search:
             if unit := unit_of(start, context[:i]):
                 what = f"{message}; offsets look like {unit}, expected characters (here {i})"
                 return Diagnosis(what, only, unit, i)
-        behind, before = context.find(text, max(start, 0)), context.rfind(text, 0, max(start, 0) + len(text))
-        nearest = min((i for i in (before, behind) if i >= 0), key=lambda i: abs(i - start))
+        around = context.find(text, start), context.rfind(text, 0, start + len(text))
+        nearest = min((i for i in around if i >= 0), key=lambda i: abs(i - start))
         how_often = "the text is only at" if only is not None else "the nearest one is at"
         return Diagnosis(f"{message}; {how_often} {nearest}", only)
 
@@ -135,15 +129,13 @@ class Search:
 
 def unit_of(start: int, before: str) -> str:
     """What `start` counts if it means the place after the text `before`; "" if no known unit fits."""
+    if start == len(before.encode()):
+        return "bytes"
+    if start == len(before.encode("utf-16-le")) // 2:
+        return "UTF-16 units"
     line_ends = before.count("\n")
-    for unit, counts in (
-        ("bytes", [len(before.encode())]),
-        ("UTF-16 units", [len(before.encode("utf-16-le")) // 2]),
-        ("characters of a text with other line ends", [len(before) - line_ends, len(before) + line_ends]),
-    ):
-        if start in counts:
-            return unit
-    return ""
+    is_of_lines = start in (len(before) - line_ends, len(before) + line_ends)
+    return "characters of a text with other line ends" if is_of_lines else ""
 
 
 def fold_with_places(context: str) -> tuple[str, list[int]]:

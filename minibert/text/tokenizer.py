@@ -6,8 +6,8 @@ inside a text) can change a text's tokens. In: a folder or hub id. Out: a `Token
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,10 @@ import tokenizers
 
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
-from minibert.text.squad import text_fault
+from minibert.text.records import text_fault
 from minibert.text.tokenizer_files import SPECIAL_TOKENS, read_tokenizer_files
 
 CHUNK = 1000  # texts encoded at once: the library's own objects take far more memory than our arrays
-
-
-class Encodings:
-    """The tokens of many texts as flat arrays: text i is rows bounds[i] .. bounds[i + 1] - 1.
-
-    ids (tokens,) int32; offsets (tokens, 2) int32, first character in the text and the one after the last; bounds
-    (texts + 1,) int64. Iterating gives (ids, offsets) of one text after the other, as views.
-    """
-
-    def __init__(self, ids: np.ndarray, offsets: np.ndarray, lengths: Sequence[int]):
-        self.ids, self.offsets = ids, offsets
-        self.bounds = np.cumsum([0, *lengths], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for first, stop in pairwise(self.bounds.tolist()):
-            yield self.ids[first:stop], self.offsets[first:stop]
-
-    def __repr__(self) -> str:
-        return f"<{len(self.ids)} tokens of {len(self)} texts>"
 
 
 class Tokenizer:
@@ -63,16 +41,17 @@ class Tokenizer:
         casing = "uncased" if self.backend.normalizer.lowercase else "cased"
         return f"<{casing} WordPiece tokenizer, {self.vocab_size} tokens>"
 
-    def encode(self, texts: Sequence[str]) -> Encodings:
-        """Tokenize every text by itself, without special tokens."""
-        ids, offsets, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], list[int]()
+    def encode(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Tokenize every text by itself, without special tokens: (ids, offsets) of each.
+
+        ids (tokens,) int32; offsets (tokens, 2) int32, first character in the text and the one after the last.
+        """
+        arrays = []
         for first in range(0, len(texts), CHUNK):
-            batch = self.backend.encode_batch(list(texts[first : first + CHUNK]), add_special_tokens=False)
-            lengths += map(len, batch)
-            ids.append(np.fromiter(chain.from_iterable(e.ids for e in batch), np.int32))
-            pairs = chain.from_iterable(e.offsets for e in batch)
-            offsets.append(np.fromiter(chain.from_iterable(pairs), np.int32).reshape(-1, 2))
-        return Encodings(np.concatenate(ids), np.concatenate(offsets), lengths)
+            for encoding in self.backend.encode_batch(list(texts[first : first + CHUNK]), add_special_tokens=False):
+                offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int32).reshape(-1, 2)
+                arrays.append((np.array(encoding.ids, np.int32), offsets))
+        return arrays
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The readable form of ids; "##" marks a piece that continues a word."""

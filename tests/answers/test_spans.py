@@ -55,7 +55,7 @@ def search_both(tokenizer, windows, logits, examples, n_best_size=20, max_answer
     predictions = search(windows, *logits, examples, n_best_size, max_answer_length)
     assert len(predictions) == len(examples)
     for q, (example, prediction) in enumerate(zip(examples, predictions)):
-        offsets = tokenizer.encode([example.context]).offsets
+        offsets = tokenizer.encode([example.context])[0][1]
         plain = search_plain(windows, q, *logits, n_best_size, max_answer_length)
         sums = [float(start + end) for start, end in prediction.logits]
         assert sums == [logit_sum for logit_sum, _, _ in plain]
@@ -244,7 +244,7 @@ def test_every_answer_is_a_slice_of_its_context(tokenizer, context, seed, max_se
     windows = make_windows(examples, tokenizer, max_seq_length, 2)
     logits = draw_logits(windows, random.Random(seed), "ties")
     for example, prediction in zip(examples, search_both(tokenizer, windows, logits, examples)):
-        assert bool(prediction.answers) == bool(len(tokenizer.encode([example.context]).ids))
+        assert bool(prediction.answers) == bool(len(tokenizer.encode([example.context])[0][0]))
         for answer in prediction.answers:
             assert 0 <= answer.start < answer.end <= len(example.context)
             assert example.context[answer.start : answer.end] == answer.text != ""
