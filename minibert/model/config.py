@@ -15,12 +15,12 @@ from minibert.support.layouts import CONFIG_FILES
 ARCHITECTURES = {"bert": "BertForQuestionAnswering", "distilbert": "DistilBertForQuestionAnswering"}
 # Keys whose other values mean another computation, and the values that mean ours.
 FIXED: dict[str, tuple] = {
+    "hidden_act": ("gelu", "gelu_python"),  # two names of the exact one
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),  # otherwise a token attends only to those before it
     "add_cross_attention": (False,),
     "pruned_heads": ({}, None),
 }
-EXACT_GELU = ("gelu", "gelu_python")  # two names of one function
 
 
 class Field(NamedTuple):
@@ -39,7 +39,7 @@ FIELDS = {
     "num_hidden_layers": Field("n_layers", 1, 1_000, is_required=True),
     "num_attention_heads": Field("n_heads", 1, 65_536, is_required=True),
     "intermediate_size": Field("hidden_dim", 1, 1_000_000, is_required=True),
-    "hidden_act": Field("activation"),  # not a number: see `check`
+    "hidden_act": Field("activation"),  # not a number: see `FIXED`
     "hidden_dropout_prob": Field("dropout", 0.0, 0.999),
     "attention_probs_dropout_prob": Field("attention_dropout", 0.0, 0.999),
     "qa_dropout": Field("qa_dropout", 0.0, 0.999),  # not in BERT's file
@@ -71,7 +71,9 @@ def load_config(folder: Path) -> BertConfig:
     if not isinstance(content, dict):
         raise BadInput(file, "", f"expected a JSON object, found {type(content).__name__}")
     model_type = kind_of_model(file, content)
-    for key, expected in FIXED.items():
+    our_keys = keys(model_type)
+    for name, expected in FIXED.items():
+        key = our_keys.get(name, name)
         if (found := content.get(key, expected[0])) not in expected:
             what = f"expected {expected[0]!r}, found {found!r}; this kind of encoder is not supported, choose another"
             raise BadInput(file, key, what)
@@ -79,15 +81,15 @@ def load_config(folder: Path) -> BertConfig:
     values: dict[str, Any] = {"model_type": model_type}
     if model_type == "distilbert":
         values |= {"type_vocab_size": 0, "qa_dropout": 0.1}
-    for name, key in keys(model_type).items():
+    for name, key in our_keys.items():
         if key in content:
-            values[name] = check(file, key, content[key], name)
+            values[name] = content[key] if name in FIXED else check(file, key, content[key], FIELDS[name])
         elif FIELDS[name].is_required:
             raise BadInput(file, key, "key not found; a model of this kind needs it")
     config = BertConfig(**values)
     if config.hidden_size % config.num_attention_heads:
         what = f"expected a multiple of the {config.num_attention_heads} attention heads, found {config.hidden_size}"
-        raise BadInput(file, keys(model_type)["hidden_size"], what)
+        raise BadInput(file, our_keys["hidden_size"], what)
     if config.pad_token_id >= config.vocab_size:
         what = f"expected less than vocab_size ({config.vocab_size}), found {config.pad_token_id}"
         raise BadInput(file, "pad_token_id", what)
@@ -106,19 +108,13 @@ def kind_of_model(file: Path, content: dict[str, Any]) -> str:
     return str(found)
 
 
-def check(file: Path, key: str, value: Any, name: str) -> Any:
-    """The value, if it has the right type and is in the range of the field `name`."""
-    if name == "hidden_act":
-        if value not in EXACT_GELU:
-            what = f"expected 'gelu' (the exact one), found {value!r}; choose a model with this activation"
-            raise BadInput(file, key, what)
-        return value
-    _, least, most, _ = FIELDS[name]
-    is_whole = isinstance(least, int)
+def check(file: Path, key: str, value: Any, field: Field) -> Any:
+    """The value, if it has the right type and is in the range of the field."""
+    is_whole = isinstance(field.least, int)
     is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
-    if not (is_number and least <= value <= most):
+    if not (is_number and field.least <= value <= field.most):
         kind = "a whole number" if is_whole else "a number"
-        raise BadInput(file, key, f"expected {kind} from {least} to {most}, found {value!r}")
+        raise BadInput(file, key, f"expected {kind} from {field.least} to {field.most}, found {value!r}")
     return value
 
 

@@ -101,17 +101,29 @@ class WeightFile:
             what = kinds[0] if kinds else f"not a complete safetensors file: {error}"
             raise BadInput(path, f"{size} bytes", what) from error
 
-    def read(self, name: str) -> Tensor:
-        """One tensor in the dtype of the file, in memory that nothing else uses."""
-        entry = self.entries[name]
+    def read(self, name: str, shape: torch.Size) -> Tensor:
+        """One tensor as float32, in memory that nothing else uses.
+
+        Its shape and dtype are checked before memory is allocated, then its values.
+        """
+        entry, place = self.entries[name], repr(name)
+        if entry["dtype"] not in DTYPES:
+            raise BadInput(self.path, place, f"expected dtype {' or '.join(DTYPES)}, found {entry['dtype']}")
+        if entry["shape"] != list(shape):
+            found = tuple(entry["shape"])
+            raise BadInput(self.path, place, f"expected shape {tuple(shape)} as in config.json, found {found}")
         begin, end = entry["data_offsets"]
-        tensor = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
+        tensor = torch.empty(shape, dtype=DTYPES[entry["dtype"]])
         with open_regular(self.path) as opened:
             opened.seek(self.data_start + begin)
             # As bytes, because numpy has no bfloat16, and flat, because a number without dimensions has no such view.
             received = opened.readinto(tensor.view(-1).view(torch.uint8).numpy().data)
             if received != end - begin or version_of(opened) != self.version:
-                raise BadInput(self.path, repr(name), "the file changed while it was read; try again")
+                raise BadInput(self.path, place, "the file changed while it was read; try again")
+        tensor = tensor.float()
+        # NaN and infinity carry over to the sum, which is faster; it may also overflow where all values are finite.
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise BadInput(self.path, place, "expected finite values, found NaN or infinity")
         return tensor
 
 
@@ -160,21 +172,6 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
     if position != data_bytes:
         raise ValueError(f"its tensors have {position} bytes, its data {data_bytes}")
     return entries
-
-
-def read_tensor(file: WeightFile, name: str, shape: torch.Size) -> Tensor:
-    """One tensor as float32. Its shape and dtype are checked before memory is allocated, then its values."""
-    entry = file.entries[name]
-    if entry["dtype"] not in DTYPES:
-        raise BadInput(file.path, repr(name), f"expected dtype {' or '.join(DTYPES)}, found {entry['dtype']}")
-    if entry["shape"] != list(shape):
-        found = tuple(entry["shape"])
-        raise BadInput(file.path, repr(name), f"expected shape {tuple(shape)} as in config.json, found {found}")
-    tensor = file.read(name).float()
-    # NaN and infinity carry over to the sum, which is faster; it may also overflow where all values are finite.
-    if not tensor.sum().isfinite() and not tensor.isfinite().all():
-        raise BadInput(file.path, repr(name), "expected finite values, found NaN or infinity")
-    return tensor
 
 
 def save_tensors(state: dict[str, Tensor], file: Path) -> None:

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.config import config_json, load_config
-from minibert.model.weight_files import WeightFile, list_tensors, read_tensor, save_tensors
+from minibert.model.weight_files import WeightFile, list_tensors, save_tensors
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.text.tokenizer import Tokenizer
@@ -144,7 +144,7 @@ def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport
 
     model = empty_model(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    state = {name: read_tensor(*source, shapes[name]) for name, source in sources.items()}
+    state = {name: file.read(tensor, shapes[name]) for name, (file, tensor) in sources.items()}
     for name in new:
         # BERT's own initialisation: normal weights, zero biases.
         values = torch.zeros(shapes[name])

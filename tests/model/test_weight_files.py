@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
-from minibert.model.weight_files import WeightFile, read_tensor, save_tensors
+from minibert.model.weight_files import WeightFile, save_tensors
 from minibert.model.weights import load_model, save_model
 from minibert.support.errors import BadInput
 from tests.builders import run
@@ -311,7 +311,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(folder, change):
     opened = WeightFile(folder / WEIGHTS)
     change(folder / WEIGHTS)
     with pytest.raises(BadInput, match="the file changed while it was read"):
-        read_tensor(opened, QUERY, torch.Size((24, 24)))
+        opened.read(QUERY, torch.Size((24, 24)))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minibert.text import windows as module
 from minibert.text.squad import Example, Gold, read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.windows import make_windows, window_bounds
+from minibert.text.windows import make_windows
 from tests.builders import VOCABULARY
 
 WORDS = "the clock tower of basel cafes un-able 1871 (iron) Kings' zzz \u00e9t\u00e9 \u4e00\u4e8c, . \U0001f600".split()
@@ -104,26 +104,7 @@ def test_a_question_is_stripped_and_a_context_is_tokenized_once_and_never_edited
     assert [label_text(windows, i, examples) for i in range(5)] == ["clock", "iron", "clock", "clock", "iron"]
 
 
-# ---- the rules with numbers
-
-
-@pytest.mark.parametrize(
-    ("length", "room", "overlap", "first_tokens"),
-    [
-        (19, 7, 0, [0, 7, 14]),
-        (19, 7, 1, [0, 6, 12]),
-        (19, 7, 6, list(range(13))),
-        (0, 7, 3, [0]),
-        (7, 7, 3, [0]),
-        (8, 7, 3, [0, 4]),
-        (11, 7, 3, [0, 4]),  # the second ends with the context: no window follows
-        (12, 7, 3, [0, 4, 8]),
-    ],
-)
-def test_windows_overlap_and_the_last_is_the_first_that_reaches_the_end(length, room, overlap, first_tokens):
-    expected = [(first, min(first + room, length)) for first in first_tokens]
-    assert list(window_bounds(length, room, overlap)) == expected
-
+# ---- the labels
 
 KINDS = ("exact", "widened", "narrowed")
 
