@@ -2,7 +2,8 @@
 
 Hugging Face rows, columns, CSV and TSV tables, JSON lines, and the exports of haystack, Label Studio and doccano. What
 simpletransformers and cdQA write, KorQuAD 1, MLQA and XQuAD are SQuAD already. Nothing is checked here beyond the
-shape: the result goes through `squad.py` like any file. In: a file. Out: {"data": [..]}, or BadInput. Next: `squad.py`.
+shape: the result goes through `squad.py` like any file. In: a file. Out: {"data": [..]}, or BadInput. Next:
+`records.py`.
 """
 
 import ast
@@ -18,6 +19,7 @@ from typing import Any
 
 from minibert.support.errors import BadInput
 from minibert.support.files import lines_of, read_bytes, read_json, read_text
+from minibert.text.offsets import short
 
 # Formats that only other libraries read: first bytes -> name, and the function of pandas.
 BINARY = {
@@ -31,7 +33,6 @@ LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "
 OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
 OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
 MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
-MOST_SHOWN = 80  # characters of a header that is none
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
 
@@ -51,7 +52,7 @@ def format_of_file(file: str | os.PathLike) -> str:
         return TABLE
     if Path(file).suffix.lower() in (".csv", ".tsv") and not text.startswith(("{", "[")):
         what = "expected the names of the columns, such as id, question, context, answer, with , ; or tab between them"
-        raise BadInput(file, "line 1", f"{what}; found {text[:MOST_SHOWN].partition(chr(10))[0]!r}")
+        raise BadInput(file, "line 1", f"{what}; found {short(text[:MOST_IN_A_HEADER].partition(chr(10))[0])}")
     return ""
 
 

@@ -209,6 +209,7 @@ NO_NAMES = "line 1: expected the names of the columns, such as id, .*; found '"
         (b"a,When?,Made in 1871.,1871\nx,y,z,z\n", f"{NO_NAMES}a,When"),
         (b"id|question|context|answer\nx|y|z|z\n", rf"{NO_NAMES}id\|question\|"),
         (b"question,answer\nx,y\n", f"{NO_NAMES}question,answer'"),
+        (b"\n", f"{NO_NAMES}'"),
     ],
 )
 def test_what_cannot_be_converted_is_named(tmp_path, raw, says):

@@ -307,11 +307,11 @@ def test_of_many_faults_twenty_are_shown_and_all_are_in_a_file(write, capsys, tm
 
 BOOK = "b\u00e9 b" * MEGABYTE + "a " * 99
 HOSTILE = {  # number of questions, question, its answers, context
-    "half of 20,000 questions unanswered": (20_000, "When?", lambda i: [ANSWER][: i % 2], CONTEXT),
+    "half of 10,000 questions unanswered": (10_000, "When?", lambda i: [ANSWER][: i % 2], CONTEXT),
     "questions about a megabyte of accents": (100, "When?", lambda i: at("a", 7)["answers"], "\u00e9" * MEGABYTE),
     "misplaced answers in 6 MB": (10_000, "When?" * 100, lambda i: at("a", i)["answers"], "xa" * 9),
-    "misplaced answers in a book": (20_000, "When?", lambda i: at("a", 7)["answers"], BOOK),
-    "answers nowhere in a book": (20_000, "?", lambda i: at("Zz", i)["answers"], "b c" * MEGABYTE),
+    "misplaced answers in a book": (5_000, "When?", lambda i: at("a", 7)["answers"], BOOK),
+    "answers nowhere in a book": (5_000, "?", lambda i: at("Zz", i)["answers"], "b c" * MEGABYTE),
     "a question of a megabyte of spaces": (1, " " * MEGABYTE, lambda i: [ANSWER], CONTEXT),
 }
 
