@@ -18,8 +18,7 @@ from typing import Any
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
-from minibert.support.signals import tell
-from minibert.support.streams import printable
+from minibert.support.streams import printable, tell
 from minibert.text.formats import format_of_file, format_of_json, refuse_format
 from minibert.text.offsets import Search, short
 from minibert.text.records import Example, text_fault, to_example
