@@ -14,5 +14,6 @@ Its files, in the order of their imports:
     check       find and repair the faults of a data file
     verify      compare a model's files with their known hashes
     windows     show how a file is cut into windows
+    walk        the sections of the lesson: one question at each step
     lesson      follow one question through the model, step by step
 """
