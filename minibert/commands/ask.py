@@ -4,8 +4,7 @@
     python ask.py --ckpt runs/first --context_file notes.txt letters/         asks for questions until an empty line
     python ask.py --ckpt runs/first --input questions.jsonl --output -        {id?, question, context} per line
 
-The stream's answers come in the order of the questions, as {id, score, start, end, answer}; a bad line gives
-{id, error}, and exit code 2 at the end. Memory does not grow with the input.
+What becomes of the stream's lines is told in `stream.py`.
 """
 
 import functools
@@ -20,8 +19,8 @@ from typing import Any
 from minibert.answers.documents import Found, find_answers
 from minibert.answers.explain import PAGE, explain
 from minibert.answers.inputs import pair
-from minibert.answers.pipeline import QuestionAnswering, pipeline
-from minibert.answers.spans import MAX_ANSWER_LENGTH
+from minibert.answers.pipeline import QuestionAnswering, pipeline, to_dict
+from minibert.answers.spans import MAX_ANSWER_LENGTH, Prediction
 from minibert.commands import flags
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
 from minibert.support.errors import BadInput
@@ -74,7 +73,17 @@ def main(words: Sequence[str] | None = None) -> None:
     documents = read_documents(options)
     if any(flags.is_same_file(options.explain, file) for file in documents):
         raise BadInput("--explain", str(options.explain), "is the text itself; name another file")
-    reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)
+    reader = pipeline(
+        model=options.ckpt,
+        revision=options.revision,
+        device=options.device,
+        dtype=options.dtype,
+        top_k=options.top_k,
+        doc_stride=options.doc_stride,
+        max_answer_len=options.max_answer_length,
+        max_seq_len=options.max_seq_length,
+        max_question_len=options.max_query_length,
+    )
     if options.min_confidence is not None and reader.answering.confidence is None:
         raise BadInput("--min_confidence", "", "needs a calibrated model: minibert calibrate --ckpt DIR --data FILE")
     if options.input is not None:
@@ -134,9 +143,8 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
     for question in [options.question] if options.question is not None else typed_questions():
-        predictions = reader.predictions(pair(question, texts), wanted(options), is_shown=True)
-        found = find_answers(predictions, reader.answering, *limits(reader, options))
-        for one in found:
+        predictions = reader.predictions(pair(question, texts), {}, is_shown=True)
+        for one in best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}
                 print(json.dumps(source | to_row(one), ensure_ascii=False), flush=True)
@@ -149,35 +157,22 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
 def ask_each(
     reader: QuestionAnswering, options: AskOptions, questions: list[str], contexts: list[str]
 ) -> list[list[dict[str, Any]]]:
-    """The `top_k` best answers to each question in its own context, as dicts."""
-    predictions = reader.predictions(pair(questions, contexts), wanted(options))
-    found = [find_answers([one], reader.answering, *limits(reader, options)) for one in predictions]
-    return [[to_row(one) for one in each] for each in found]
+    """The answers to each question in its own context, as dicts."""
+    predictions = reader.predictions(pair(questions, contexts), {})
+    return [[to_row(one) for one in best([prediction], reader, options)] for prediction in predictions]
 
 
-def wanted(options: AskOptions) -> dict[str, Any]:
-    """The options under the pipeline's names."""
-    return {
-        "top_k": options.top_k,
-        "doc_stride": options.doc_stride,
-        "max_answer_len": options.max_answer_length,
-        "max_seq_len": options.max_seq_length,
-        "max_question_len": options.max_query_length,
-    }
-
-
-def limits(reader: QuestionAnswering, options: AskOptions) -> tuple[int, float | None, float | None]:
-    """How many answers, the null threshold (the flag, else the model's own), and the least confidence."""
-    given = options.null_score_diff_threshold
-    threshold = reader.answering.null_score_diff_threshold if given is None else given
-    return options.top_k, threshold, options.min_confidence
+def best(predictions: list[Prediction], reader: QuestionAnswering, options: AskOptions) -> list[Found]:
+    """The `top_k` answers over all documents that pass the least confidence and the null threshold of flag or model."""
+    threshold = options.null_score_diff_threshold
+    if threshold is None:
+        threshold = reader.answering.null_score_diff_threshold
+    return find_answers(predictions, reader.answering, options.top_k, threshold, options.min_confidence)
 
 
 def to_row(one: Found) -> dict[str, Any]:
     """An answer as JSON: the keys of the pipeline, and the confidence if the model is calibrated."""
-    answer = one.answer
-    row = {"score": answer.score, "start": answer.start, "end": answer.end, "answer": answer.text}
-    return row if one.confidence is None else row | {"confidence": one.confidence}
+    return to_dict(one.answer) | ({} if one.confidence is None else {"confidence": one.confidence})
 
 
 def in_words(one: Found, names: list[str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from minibert.answers.explain import explain
 from minibert.answers.pipeline import QuestionAnswering, pipeline
@@ -55,7 +55,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, reader: QuestionAnswering, options: ServeOptions):
-        self.reader, self.options, self.turn = reader, options, threading.Lock()
+        self.reader, self.turn = reader, threading.Lock()
+        self.top_k, self.longest = options.top_k, options.max_answer_length
         self.page = PAGE.read_text("utf-8")
         self.policy = content_policy(self.page, "connect-src 'self'", "form-action 'self'")
         super().__init__(("127.0.0.1", options.port), Handler)
@@ -68,18 +69,14 @@ class Server(ThreadingHTTPServer):
         """The best answers, as `pipeline` gives them. Raises BadInput for text that cannot be used."""
         with self.turn:
             answers = self.reader(
-                question=question,
-                context=context,
-                top_k=self.options.top_k,
-                max_answer_len=self.options.max_answer_length,
-                handle_impossible_answer=True,
+                question, context, top_k=self.top_k, max_answer_len=self.longest, handle_impossible_answer=True
             )
         return answers if isinstance(answers, list) else [answers]
 
     def explain(self, question: str, context: str) -> str:
         """The page of what the model computed; errors as for `ask`."""
         with self.turn:
-            return explain(self.reader, question, context, self.options.max_answer_length)
+            return explain(self.reader, question, context, self.longest)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -90,51 +87,50 @@ class Handler(BaseHTTPRequestHandler):
     timeout = WAIT_SECONDS
     server_version, sys_version = "minibert", ""
 
+    def parse_request(self) -> bool:
+        """Read the head of a request. One that comes from another site is answered here and goes no further."""
+        is_read = super().parse_request()
+        if is_read and not self.is_from_here():
+            self.send(403, {"error": "only for pages of this server"})
+            return False
+        return is_read
+
     def do_GET(self) -> None:
-        if not self.is_from_here():
-            self.reply(403, {"error": "only for pages of this server"})
-        elif self.path == "/":
-            self.send(200, self.server.page, "text/html; charset=utf-8", self.server.policy)
+        if self.path == "/":
+            self.send(200, self.server.page, self.server.policy)
         else:
-            self.reply(404, {"error": "no such page"})
+            self.send(404, {"error": "no such page"})
 
     def do_POST(self) -> None:
-        if not self.is_from_here():
-            self.reply(403, {"error": "only for pages of this server"})
-            return
         size = self.headers.get("Content-Length", "")
         if not size.isascii() or not size.isdecimal():
-            self.reply(411, {"error": "the request must state its length"})
+            self.send(411, {"error": "the request must state its length"})
         elif len(size) > 20 or int(size) > MOST_BYTES:
             self.close_connection = True  # what the client sends is not read
-            self.reply(413, {"error": f"the request is longer than {MOST_BYTES // 2**20} MB"})
+            self.send(413, {"error": f"the request is longer than {MOST_BYTES // 2**20} MB"})
         elif self.path in ("/ask", "/explain"):
             self.answer(self.rfile.read(int(size)))
         else:
-            self.reply(404, {"error": "no such page"})
+            self.send(404, {"error": "no such page"})
 
     def answer(self, body: bytes) -> None:
         """Answer a question or explain an answer; a request that cannot be used gets one line and status 400."""
         is_form = self.path == "/explain"
         try:
-            request = (
-                {key: values[-1] for key, values in parse_qs(body.decode(), True, errors="strict").items()}
-                if is_form
-                else json.loads(body)
-            )
+            request = dict(parse_qsl(body.decode(), True, errors="strict")) if is_form else json.loads(body)
             values = [request.get(name) for name in ("question", "context")] if isinstance(request, dict) else [None]
             if not all(isinstance(value, str) for value in values):
-                self.reply(400, {"error": 'expected {"question": TEXT, "context": TEXT}'})
+                self.send(400, {"error": 'expected {"question": TEXT, "context": TEXT}'})
             elif is_form:
-                self.send(200, self.server.explain(*values), "text/html; charset=utf-8")
+                self.send(200, self.server.explain(*values))
             else:
-                self.reply(200, {"answers": self.server.ask(*values)})
+                self.send(200, {"answers": self.server.ask(*values)})
         except BadInput as error:
-            self.reply(400, {"error": f"{(error.where or error.file).split()[0]} {error.what}"})
+            self.send(400, {"error": f"{(error.where or error.file).split()[0]} {error.what}"})
         except FloatingPointError as error:
-            self.reply(500, {"error": str(error)})
+            self.send(500, {"error": str(error)})
         except (ValueError, RecursionError) as error:
-            self.reply(400, {"error": f"not JSON: {error}"})
+            self.send(400, {"error": f"not JSON: {error}"})
 
     def is_from_here(self) -> bool:
         """Whether the request names this server as its target and, if it comes from a page, as that page's origin.
@@ -146,16 +142,17 @@ class Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in names and origin in (None, *(f"http://{name}" for name in names))
 
-    def reply(self, status: int, content: dict[str, Any]) -> None:
-        self.send(status, json.dumps(content), "application/json")
-
-    def send(self, status: int, content: str, kind: str, policy: str = "") -> None:
-        body = content.encode()
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
-        headers |= {"X-Content-Type-Options": "nosniff"} | ({"Content-Security-Policy": policy} if policy else {})
+    def send(self, status: int, content: str | dict[str, Any], policy: str | None = None) -> None:
+        """Answer with a page, or with a dict as JSON."""
+        is_page = isinstance(content, str)
+        body = str(content if is_page else json.dumps(content)).encode()
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if is_page else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if policy:
+            self.send_header("Content-Security-Policy", policy)
         self.end_headers()
         self.wfile.write(body)
 

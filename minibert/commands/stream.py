@@ -31,12 +31,11 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
         for lines in batches_of(source, batch_size):
             records = [parse(line) for line in lines]
             good = [record for record in records if "error" not in record]
-            questions, contexts = [r["question"] for r in good], [r["context"] for r in good]
-            answers = iter(ask(questions, contexts) if good else [])
+            bad += len(records) - len(good)
+            answers = iter(ask([r["question"] for r in good], [r["context"] for r in good]) if good else [])
             for record in records:
-                bad += "error" in record
-                for row in [{"error": record["error"]}] if "error" in record else next(answers):
-                    sink.write(json.dumps({"id": record.get("id")} | row, ensure_ascii=False) + "\n")
+                for row in [record] if "error" in record else next(answers):
+                    sink.write(json.dumps({"id": record["id"]} | row, ensure_ascii=False) + "\n")
             sink.flush()
     if bad:
         raise BadInput(source_name, f"{bad} lines", "could not be answered; their output lines say why")
