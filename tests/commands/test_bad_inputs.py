@@ -42,6 +42,7 @@ def good(tmp_path_factory, tiny_folder, headless_folder) -> Path:
     (folder / "notes.txt").write_text("the clock was made of copper by anna weiss. \u6642", "utf-8")
     (folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
     (folder / "lines.jsonl").write_text('{"id": 1, "question": "Who?", "context": "anna weiss"}\n', "utf-8")
+    (folder / "old.jsonl").write_text('{"id": 1, "answer": "anna"}\n', "utf-8")
     (folder / "empty").mkdir()
     shutil.copytree(tiny_folder, folder / "model")
     shutil.copytree(headless_folder, folder / "headless")
@@ -74,32 +75,20 @@ def call(command, monkeypatch):
 LINES = [
     (f"{TRAIN} --eval_data none.json", r"none\.json: cannot be read"),
     (f"{TRAIN} --eval_data bare.json", r"bare\.json: answers"),
-    (f"{TRAIN} --data none.json", r"none\.json: cannot be read"),
     (f"{TRAIN} --data bare.json", r"bare\.json: .*no answers"),
     (f"{TRAIN} --model ./none", "no such folder"),
-    (f"{TRAIN} --model a/b/c", "a/b/c"),
     (f"{TRAIN} --model headless --max_seq_length 71", "--max_seq_length: .*70"),
-    (f"{TRAIN} --doc_stride 37", "--doc_stride: "),
     (f"{TRAIN} --dtype float16", "--dtype"),
     (f"{TRAIN} --output_dir run", "run: is not empty.*--resume.*--overwrite"),
     (f"{TRAIN} --output_dir notes.txt", r"notes\.txt: is a file"),
     (f"{TRAIN} --output_dir model --resume", "model: .*no intact checkpoint"),
-    (f"{TRAIN} --output_dir none --resume", "none"),
     (f"{TRAIN} --output_dir run --resume --overwrite", "--overwrite"),
     ("train", "--data"),
-    ("train --output_dir out", "--data"),
     ("train --resume", "--data|--output_dir"),
     (f"{RESUME} --seed 7", "--seed: .*42.*7"),
-    (f"{RESUME} --batch_size 9", "--batch_size: .*2.*9"),
     (f"{RESUME} --model other", "--model: .*other"),
-    (f"{RESUME} --doc_stride 2", "--doc_stride: .*8.*2"),
-    (f"{RESUME} --learning_rate 1", "--learning_rate"),
-    (f"{RESUME} --dtype bfloat16", "--dtype"),
-    (f"{RESUME} --version_2_with_negative", "--version_2_with_negative"),
     (f"{RESUME} --data bare.json", "--data: "),
-    (f"{RESUME} --data none.json", r"none\.json"),
     ("evaluate", "--ckpt"),
-    ("evaluate --data data.json", "--ckpt"),
     ("evaluate --ckpt model --score predictions.json --data data.json", "--ckpt"),
     ("evaluate --ckpt model", "--data"),
     ("evaluate --score predictions.json", "--data"),
@@ -108,12 +97,9 @@ LINES = [
     ("evaluate --score predictions.json --data predictions.json", r"predictions\.json: .*predictions file"),
     ("evaluate --score empty --data data.json", "empty: cannot be read"),
     ("evaluate --score predictions.json --data bare.json", "no answers"),
-    (f"{EVALUATE} --data none.json", r"none\.json: cannot be read"),
     (f"{EVALUATE} --ckpt none/none --revision v9", "none/none: revision v9: .*HF_HUB_OFFLINE is set"),
-    (f"{EVALUATE} --ckpt empty", "empty"),
     (f"{EVALUATE} --ckpt headless", "headless"),
-    (f"{EVALUATE} --max_seq_length 71", "--max_seq_length: .*70"),
-    (f"{EVALUATE} --dtype float16", "--dtype"),
+    (EVALUATE.replace("out/p", "notes.txt/p"), r"notes\.txt: is a file"),
     (f"{EVALUATE} --predictions data.json", "--predictions"),
     (f"{EVALUATE} --predictions out/null_odds.json", "--predictions"),
     (f"{EVALUATE} --predictions nbest_predictions.json", "--predictions"),
@@ -130,21 +116,23 @@ LINES = [
     (f"{ASK} --context x", "--context"),
     (f"{STREAM} --context x", "--context"),
     (f"{STREAM} --question Who?", "--question"),
-    (f"{STREAM} --question ", "--question"),
     (f"{STREAM} --output lines.jsonl", "--output"),
-    (f"{STREAM} --output model", "model"),
+    (f"{STREAM} --ckpt none --output model", "regular file"),  # found before the work
+    (f"{STREAM} --ckpt none --output lines.jsonl/out", "is a file"),
     (f"{STREAM} --input notes.txt --output lines.jsonl", "holds something else.*--overwrite"),
     (f"{ASK} --explain notes.txt --overwrite", "--explain: .*the text itself"),
     (f"{ASK} --explain data.json", "holds something else.*--overwrite"),
     (f"{ASK} --explain empty", "regular file"),
+    ("ask --ckpt model --context x --explain out.html", "--explain: shows one question"),
+    (f"{ASK} --context_file empty", r"empty: expected a folder with files \.txt"),
+    (f"{ASK} --min_confidence 0.5", "needs a calibrated model"),
     ("ask --\x1b[31m", r"--\\x1b"),
-    (f"{STREAM} --input none.jsonl", r"none\.jsonl"),
+    (f"{STREAM} --input none.jsonl --output old.jsonl", r"none\.jsonl"),
     (f"{ASK} --max_seq_length 71", "70 positions|max_seq_len.*70"),
     (f"{ASK} --question ", "question"),
     (f"{ASK} --question \udcff", "surrogate"),
     (f"{ASK} --context_file none.txt", r"none\.txt: cannot be read"),
     (f"{ASK} --context_file latin.txt", r"latin\.txt: byte 3"),
-    (f"{ASK} --ckpt headless", "headless"),
     (f"{ASK} --ckpt ../x", r"\.\./x: no such folder"),
     (f"{ASK} --ckpt {'x' * 300}", "x" * 300),
     ("windows", "--data"),
@@ -157,13 +145,6 @@ def test_a_command_line_that_cannot_be_followed(call, good, words, says, recwarn
     before = snapshot(good)
     call(good, words).assert_refused(says)
     assert snapshot(good) == before and not recwarn.list
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused(call, good):
-    before = snapshot(good)
-    done = call(good, EVALUATE.replace("out/p", "notes.txt/p"))
-    done.assert_refused("notes.txt: is a file")
-    assert snapshot(good) == before
 
 
 # --- damaged files: (commands, what the line says, file, change, value), the last three as `damage` takes them
@@ -213,26 +194,20 @@ DAMAGE = [
     (OF_TOKENIZERS, r"tokenizer\.json: ", "model/tokenizer.json", b"{"),
     (OF_MODELS, "tokens", "model/vocab.txt", lambda raw: raw + b"more\n"),
     (RESUME, r"checkpoint-2: .*not complete", MANIFEST, None),
-    (RESUME, "checkpoint-2: ", MANIFEST, "", {}),
     (RESUME, "checkpoint-2: ", MANIFEST, "..", {"bytes": 0}),
-    (RESUME, r"checkpoint-2: .*optimizer\.safetensors is missing", OPTIMIZER, None),
     (RESUME, r"checkpoint-2: .*model\.safetensors is .*damaged", "run/checkpoint-2/model.safetensors", flip_a_bit),
     (RESUME, r"trainer_state\.json: settings", STATE, "settings", ...),
-    (RESUME, r"trainer_state\.json: settings\.warmup_ratio", STATE, "settings/warmup_ratio", ...),
-    (RESUME, r"trainer_state\.json: settings\.batch_size", STATE, "settings/batch_size", 10**400),
     (RESUME, r"trainer_state\.json: settings\.format: .*3", STATE, "settings/format", 3),
     (RESUME, r"gone\.json", STATE, "settings/data", ["gone.json"]),
     (RESUME, r"trainer_state\.json: .*data_sha256", STATE, "facts", ...),
     (RESUME, "number of processes .*2.*1", STATE, "facts/world_size", 2),
     (RESUME, r"trainer_state\.json: position", STATE, "position/update", ...),
-    (RESUME, r"trainer_state\.json: position.step", STATE, "position/step", -1),
     (RESUME, r"trainer_state\.json: scaler", STATE, "scaler", {"scale": 2.0}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.zeros(3)}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.full((24, 24), math.nan)}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.ones(24, 24).long()}),
     (RESUME, r"eval_results\.json", "run/checkpoint-2/eval_results.json", b"[]"),
     ("evaluate --ckpt run", "eval_data|a.*read", STATE, "settings/eval_data", "a\0"),
-    ("evaluate --ckpt run", r"trainer_state\.json: settings", STATE, "settings", [1]),
     ("evaluate --ckpt run", r"trainer_state\.json: settings\.max_seq_length", STATE, "settings/max_seq_length", "40"),
 ]
 CASES = [
@@ -252,19 +227,6 @@ def test_a_damaged_file(call, work, case, recwarn):
 # --- what looks bad and is not
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_weights_of_other_float_dtypes_are_read(call, work, dtype):
-    damage(work / MODEL, {"bert.embeddings.LayerNorm.weight": torch.ones(24, dtype=dtype)})
-    assert call(work, ASK).code == 0
-
-
-def test_a_megabyte_without_a_space_fits_one_window(call, work):
-    record = {"id": "q0", "question": "Which?", "answers": [{"text": "x", "answer_start": 7}]}
-    damage(work / "data.json", "data/0/paragraphs", [{"context": "x" * 10**6, "qas": [record]}])
-    counts = call(work, WINDOWS).result
-    assert (counts["windows"], counts["widened"]) == (1, 1)
-
-
 def test_pickles_are_never_opened(call, work):
     for place in (work / "model", work / "run", work / "run/checkpoint-2"):
         for name in ("pytorch_model.bin", "optimizer.pt", "rng_state.pth", "training_args.bin", "scheduler.pt"):
@@ -280,32 +242,32 @@ def test_pickles_are_never_opened(call, work):
     assert (work / "touched").exists()
 
 
-STRANGE = {
-    "control characters": "\x00 nul \x1f\x7f",
-    "bidi, zero width, emoji, combining": "\u202eab\u202c \u200b \U0001f469\u200d\U0001f680 e\u0301 \u05e9\u05dc",
-    "entities": "a &amp; b &#60;",
-    "markup": "<script>alert('x')</script>",
-    "a word of 150 characters": "x" * 150 + " y",
-    "nothing": " ",
-}
+STRANGE = [
+    "\x00 nul \x1f\x7f",
+    "\u202eab\u202c \u200b \U0001f469\u200d\U0001f680 e\u0301 \u05e9\u05dc",  # bidi, zero width, emoji, combining
+    "a &amp; b &#60;",
+    "<script>alert('x')</script>",
+    "x" * 150 + " y",
+    " ",
+]
 
 
 def test_strange_text_goes_through_each_command_unchanged(call, work):
     impossible = {"answers": [], "is_impossible": True}
     paragraphs = [
-        {"context": text, "qas": [impossible | {"id": f"<b>{name}", "question": f"{text} {'When? ' * 90}"}]}
-        for name, text in STRANGE.items()
+        {"context": text, "qas": [impossible | {"id": f"<b>{i}", "question": f"{text} {'When? ' * 90}"}]}
+        for i, text in enumerate(STRANGE)
     ]
     answer = {"answers": [{"text": " clock", "answer_start": 3}], "question": "What?", "id": "\x1b[2J\u202e"}
     paragraphs.append({"context": "the clock of iron", "qas": [answer]})
     (work / "data.json").write_text(json.dumps({"data": [{"title": "<i>", "paragraphs": paragraphs}]}), "utf-8")
-    contexts = [paragraph["context"] for paragraph in paragraphs]
     done = call(work, f"{EVALUATE} --null_score_diff_threshold 1e9")
     assert (done.code, done.err.count("\n")) == (0, 1) and done.result["NoAns_total"] == len(STRANGE)
-    for context, rows in zip(contexts, json.loads((work / "out/nbest_predictions.json").read_text("utf-8")).values()):
-        assert rows and all(context[row["start"] : row["end"]] == row["text"] for row in rows)
+    nbest = json.loads((work / "out/nbest_predictions.json").read_text("utf-8"))
+    for paragraph, rows in zip(paragraphs, nbest.values()):
+        assert rows and all(paragraph["context"][row["start"] : row["end"]] == row["text"] for row in rows)
     shutil.rmtree(work / "out")
     assert call(work, TRAIN).code == 0
     done = call(work, f"{WINDOWS} --show 9")
     assert done.code == 0 and done.result["cut_questions"] == len(STRANGE)
-    assert all(f": {printable(text)} When?" in done.out for text in STRANGE.values())
+    assert all(f": {printable(text)} When?" in done.out for text in STRANGE)
