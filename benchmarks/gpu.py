@@ -1,8 +1,8 @@
 """The speed of minibert on a CUDA device: `python -m benchmarks.gpu --data dev-v1.1.json [--seconds 20]`.
 
-Measures training at BERT-base sizes with random weights, eager and compiled, beside the peers of `peers.py`; the
-kernels of fused attention; and a whole evaluation. tests/gpu tests that the results are right. `--device cpu --tiny`
-runs the same lines with tiny sizes anywhere, to test the script itself.
+Measures training at BERT-base sizes with random weights, eager and compiled, beside the peers of `peers.py`, and an
+evaluation. tests/gpu tests that the results are right. `--device cpu --tiny` runs the same lines with tiny sizes
+anywhere, to test the script itself.
 """
 
 import argparse
@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import ours, theirs
 from benchmarks.measure import matrix_peak, print_head, print_line, training_flops
@@ -28,7 +26,6 @@ from minibert.text.windows import make_windows
 
 EPOCH = 88_500  # windows of SQuAD's training set
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-IGNORED = ("ERROR", "OVERRIDEABLE")  # no kernels of their own
 
 
 def measure_training(args: argparse.Namespace, machine: Machine, sizes: dict) -> None:
@@ -91,37 +88,6 @@ def wait(args: argparse.Namespace) -> None:
         torch.cuda.synchronize()
 
 
-def measure_attention(args: argparse.Namespace, machine: Machine, sizes: dict) -> None:
-    """Each kernel of the fused attention at length 176, forward and backward, with and without a mask."""
-    shape = (1, 4, 176, 8) if args.tiny else (32, 12, 176, 64)
-    kind = {"device": args.device, "dtype": torch.bfloat16, "requires_grad": True}
-    tensors = [torch.randn(shape, **kind) for _ in range(3)]
-    mask = torch.arange(176, device=args.device).expand(shape[0], 1, 1, 176) < 170
-    print_head([f"attention {shape}, dropout 0.1", "no mask, ms", "mask, ms"])
-    kernels = [backend for name, backend in SDPBackend.__members__.items() if name not in IGNORED]
-    for name, allowed in [("the default", kernels), *((kernel.name.lower(), [kernel]) for kernel in kernels)]:
-        cells = []
-        for given in (None, mask):
-            try:
-                with sdpa_kernel(allowed):
-                    cells.append(f"{1000 * attention_seconds(args, tensors, given):.3f}")
-            except RuntimeError:
-                cells.append("not supported")
-        print_line([name, *cells])
-
-
-def attention_seconds(args: argparse.Namespace, tensors: list[torch.Tensor], mask: torch.Tensor | None) -> float:
-    """Seconds of one call, by the second of two series."""
-    repeats = 2 if args.tiny else 50
-    for _ in range(2):
-        began = time.perf_counter()
-        for _ in range(repeats):
-            F.scaled_dot_product_attention(*tensors, attn_mask=mask, dropout_p=0.1).sum().backward()
-        wait(args)
-        seconds = time.perf_counter() - began
-    return seconds / repeats
-
-
 def measure_evaluation(args: argparse.Namespace, machine: Machine, sizes: dict) -> None:
     """The whole file in, EM and F1 out; the model is loaded before."""
     folder, seconds = find_folder(args.model), []
@@ -146,7 +112,7 @@ def main() -> None:
     machine = Machine(torch.device(args.device), torch.bfloat16)
     name = torch.cuda.get_device_name() if machine.device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}; {time.strftime('%Y-%m-%d')}")
-    for measure in (measure_training, measure_attention, measure_evaluation):
+    for measure in (measure_training, measure_evaluation):
         print(flush=True)
         measure(args, machine, TINY if args.tiny else ours.BASE)
 
