@@ -101,17 +101,14 @@ def page_lesson() -> walk.Lesson:
     )
     model = BertForQuestionAnswering(config).eval()  # eval: no dropout, so that every run gives the same numbers
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.2, generator=generator)
-            elif name.endswith("bias"):
-                parameter.zero_()
-    # These biases add the same to every logit, so no softmax changes with them. Their gradient is rounding error, which
-    # AdamW would magnify: the page's numbers would depend on the processor.
     for name, parameter in model.named_parameters():
-        if name in ("span_head.bias", "encoder.layers.1.feed_forward_norm.bias"):
-            parameter.requires_grad_(False)
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+        elif name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+        # These two add the same to every logit, so no softmax changes with them. Their gradient is rounding error,
+        # which AdamW would magnify: the page's numbers would depend on the processor.
+        parameter.requires_grad_(name not in ("span_head.bias", "encoder.layers.1.feed_forward_norm.bias"))
     example = Example("lesson", "", QUESTION, CONTEXT, (Gold(ANSWER, CONTEXT.index(ANSWER)),))
     return walk.Lesson(example, model, tokenizer, 32, 4, MAX_QUERY_LENGTH)
 
