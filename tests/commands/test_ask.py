@@ -255,17 +255,14 @@ def test_the_stream_goes_from_file_to_file(ask, tmp_path):
     source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + as_lines(GOOD, GOOD | {"id": "é", "context": "Café"}))
     target.write_text("old\n", "utf-8")
-    ask("--input", source, "--output", target).assert_refused("--overwrite")
+    words = ["--input", source, "--output", target]
+    ask(*words).assert_refused("--overwrite")
     assert target.read_text("utf-8") == "old\n"
-    done = ask("--input", source, "--output", target, "--overwrite")
+    done = ask(*words, "--overwrite")
     assert (done.code, done.out, done.err) == (0, "", "")
-    text = target.read_text("utf-8")
-    assert [(line["id"], bool(line["answer"])) for line in map(json.loads, text.splitlines())] == [
-        ("good", True),
-        ("é", True),
-    ]
-    assert "é" in text  # readable, not escaped
-    assert ask("--input", source, "--output", target).code == 0  # ours
+    first, second = target.read_text("utf-8").splitlines()
+    assert json.loads(first)["id"] == "good" and second.startswith('{"id": "é"')  # readable, not escaped
+    assert ask(*words).code == 0  # ours
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "questions.jsonl"]
 
 
@@ -282,18 +279,12 @@ def test_answers_that_end_early_leave_the_old_file_and_stay_beside_it(ask, tmp_p
     assert json.loads(left.read_text("utf-8")) == {"id": "good", "answer": "first"}
 
 
-@pytest.mark.parametrize("spelling", ["relative", "symlink", "hard link"])
-def test_output_onto_the_input_is_refused_and_loses_nothing(ask, tmp_path, monkeypatch, spelling):
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_output_onto_the_input_by_another_name_loses_nothing(ask, tmp_path, link):
     source, other = tmp_path / "questions.jsonl", tmp_path / "link.jsonl"
     source.write_bytes(as_lines(GOOD))
-    monkeypatch.chdir(tmp_path)
-    if spelling == "symlink":
-        other.symlink_to(source)
-    elif spelling == "hard link":
-        os.link(source, other)
-    else:
-        other = f"../{tmp_path.name}/questions.jsonl"
-    ask("--input", source, "--output", other).assert_refused("--output")
+    link(source, other)
+    ask("--input", source, "--output", other, "--overwrite").assert_refused("--output: .*is the input itself")
     assert source.read_bytes() == as_lines(GOOD)
 
 
@@ -302,26 +293,20 @@ def test_a_line_is_answered_while_the_input_stays_open_and_ctrl_c_ends_it(tiny_f
     words = [sys.executable, "ask.py", "--ckpt", str(tiny_folder), "--input", "-", *SIZES]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONUNBUFFERED", None)  # it would hide an answer that is never flushed
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(words, cwd=ROOT, env=environment, **pipes) as child:
         watchdog = threading.Timer(60, child.kill)  # a test that fails must not hang
         watchdog.start()
-        try:
-            waits = []
-            for name in ("first", "second"):
-                began = time.monotonic()
-                child.stdin.write(as_lines(GOOD | {"id": name}))
-                child.stdin.flush()
-                assert json.loads(child.stdout.readline())["id"] == name
-                waits.append(time.monotonic() - began)
-            child.send_signal(signal.SIGINT)
-            child.wait(30)
-            err = child.stderr.read().decode()
-        finally:
-            watchdog.cancel()
-            child.kill()
-    assert waits[1] < 1.5  # the first one waited for the model
-    assert (child.returncode, err.strip()) == (130, "stopped by Ctrl-C")
+        for name in ("first", "second"):
+            began = time.monotonic()
+            child.stdin.write(as_lines(GOOD | {"id": name}))
+            child.stdin.flush()
+            assert json.loads(child.stdout.readline())["id"] == name
+        assert time.monotonic() - began < 1.5  # the first one waited for the model
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read().strip() == b"stopped by Ctrl-C"
+        watchdog.cancel()
+    assert child.returncode == 130
 
 
 # --- batches of the stream

@@ -116,7 +116,7 @@ LINES = [
     (f"{ASK} --context x", "--context"),
     (f"{STREAM} --context x", "--context"),
     (f"{STREAM} --question Who?", "--question"),
-    (f"{STREAM} --output lines.jsonl", "--output"),
+    (f"{STREAM} --output empty/../lines.jsonl", "--output: .*is the input itself"),
     (f"{STREAM} --ckpt none --output model", "regular file"),  # found before the work
     (f"{STREAM} --ckpt none --output lines.jsonl/out", "is a file"),
     (f"{STREAM} --input notes.txt --output lines.jsonl", "holds something else.*--overwrite"),
