@@ -4,7 +4,7 @@
     python ask.py --ckpt runs/first --context_file notes.txt letters/         asks for questions until an empty line
     python ask.py --ckpt runs/first --input questions.jsonl --output -        {id?, question, context} per line
 
-What becomes of the stream's lines is told in `stream.py`.
+`stream.py` describes the lines of the last form, in and out.
 """
 
 import functools

@@ -195,6 +195,7 @@ DAMAGE = [
     (RESUME, r"trainer_state\.json: .*data_sha256", STATE, "facts", ...),
     (RESUME, "number of processes .*2.*1", STATE, "facts/world_size", 2),
     (RESUME, r"trainer_state\.json: position", STATE, "position/update", ...),
+    (RESUME, r"trainer_state\.json: position.step", STATE, "position/step", -1),
     (RESUME, r"trainer_state\.json: scaler", STATE, "scaler", {"scale": 2.0}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.zeros(3)}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.full((24, 24), math.nan)}),

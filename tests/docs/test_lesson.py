@@ -5,10 +5,14 @@ After a change of the code, `python tests/docs/test_lesson.py` writes the page's
 
 import ast
 import contextlib
+import functools
+import inspect
 import io
 import re
 import textwrap
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,24 +31,19 @@ QUOTE = re.compile(r"# (minibert/\S+\.py): ([\w.]+)\n")
 NUMBER = re.compile(r"(-?\d+\.\d+)")
 
 
-def definition(file: str, name: str) -> tuple[ast.FunctionDef | ast.ClassDef, str]:
-    """The syntax tree of a function, class or method ("Layer.forward") of a file, and the file's source."""
-    source = (ROOT / file).read_text("utf-8")
-    node: ast.AST = ast.parse(source)
-    for part in name.split("."):
-        node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == part)
-    assert isinstance(node, (ast.FunctionDef, ast.ClassDef))
-    return node, source
+def definition(file: str, name: str) -> Any:
+    """The function, class or method ("Layer.forward") of a file of the package."""
+    module = import_module(file.removesuffix(".py").replace("/", "."))
+    return functools.reduce(getattr, name.split("."), module)
 
 
 def quote(file: str, name: str) -> str:
     """The source of a function, without its docstring and its indentation."""
-    node, source = definition(file, name)
-    lines = source.splitlines(keepends=True)
+    lines = textwrap.dedent(inspect.getsource(definition(file, name))).splitlines(keepends=True)
+    (node,) = ast.parse("".join(lines)).body
     if ast.get_docstring(node) is not None:
-        for i in range(node.body[0].lineno - 1, node.body[0].end_lineno):
-            lines[i] = ""
-    return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
+        del lines[node.body[0].lineno - 1 : node.body[0].end_lineno]
+    return "".join(lines)
 
 
 def renewed(page: str) -> str:
