@@ -19,31 +19,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minibert.answers.pipeline import pipeline
-    from minibert.evaluation.evaluate import evaluate
-    from minibert.evaluation.scorer import score
-    from minibert.model.bert import BertConfig, BertForQuestionAnswering, span_loss
-    from minibert.model.weights import load_model, save_model
-    from minibert.support.errors import BadInput
-    from minibert.text.squad import read_squad
-    from minibert.text.tokenizer import load_tokenizer
-    from minibert.training.run import train
+    from minibert.answers.pipeline import pipeline as pipeline
+    from minibert.evaluation.evaluate import evaluate as evaluate
+    from minibert.evaluation.scorer import score as score
+    from minibert.model.bert import BertConfig as BertConfig
+    from minibert.model.bert import BertForQuestionAnswering as BertForQuestionAnswering
+    from minibert.model.bert import span_loss as span_loss
+    from minibert.model.weights import load_model as load_model
+    from minibert.model.weights import save_model as save_model
+    from minibert.support.errors import BadInput as BadInput
+    from minibert.text.squad import read_squad as read_squad
+    from minibert.text.tokenizer import load_tokenizer as load_tokenizer
+    from minibert.training.run import train as train
 
 __version__ = "0.2.0"
-__all__ = [
-    "BadInput",
-    "BertConfig",
-    "BertForQuestionAnswering",
-    "evaluate",
-    "load_model",
-    "load_tokenizer",
-    "pipeline",
-    "read_squad",
-    "save_model",
-    "score",
-    "span_loss",
-    "train",
-]
 MODULES = {
     "BadInput": "support.errors",
     "BertConfig": "model.bert",
@@ -58,6 +47,7 @@ MODULES = {
     "span_loss": "model.bert",
     "train": "training.run",
 }
+__all__ = [*MODULES]
 
 
 def __getattr__(name: str) -> Any:
