@@ -17,6 +17,7 @@ from minibert.support.errors import BadInput
 from minibert.support.files import read_pointer
 from minibert.support.hashes import MANIFEST, MINILM_FILES, Known, known_files, mismatch
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, find_cached, inside_run, model_homes
+from minibert.support.streams import printable
 from minibert.training.settings import NAME_OR_DIR, option
 
 
@@ -36,10 +37,10 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = find_cached(options.model, options.revision)
     counts: Counter[str] = Counter()
     for model in inside_run(folder):
-        print(f"{printable(str(model))}{is_named(model)}")
+        print(printable(f"{model}{is_named(model)}", kept=""))
         for name, verdict, remark in verdicts(model, pinned(options.model, model)):
             counts[verdict] += 1
-            print(f"  {verdict:<8} {printable(name)}  {remark}")
+            print(printable(f"  {verdict:<8} {name}  {remark}", kept=""))
     bad, total = counts["DAMAGED"] + counts["MISSING"], sum(counts.values())
     print(
         f"{total} files: {counts['ok']} as they must be, {bad} damaged or missing, {counts['unknown']} of unknown hash"
@@ -61,7 +62,7 @@ def verdicts(folder: Path, pinned: dict[str, Known]) -> Iterator[tuple[str, str,
         known = known_files(folder)
     except BadInput as error:
         known = {}
-        yield MANIFEST, "DAMAGED", printable(str(error))
+        yield MANIFEST, "DAMAGED", str(error)
     # Of the default model, any copy serves, with or without its card.
     known |= {name: file for name, file in pinned.items() if name != "README.md" or (folder / name).is_file()}
     for name in sorted({*known, *(path.name for path in folder.iterdir() if path.is_file())}):
@@ -77,8 +78,3 @@ def is_named(checkpoint: Path) -> str:
     """Which of a run's pointers name this checkpoint."""
     names = [name for name in ("best", "latest") if read_pointer(checkpoint.parent / name) == checkpoint.name]
     return f" ({' and '.join(names)})" if names else ""
-
-
-def printable(text: str) -> str:
-    """Names and texts from files, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
