@@ -85,22 +85,16 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
     """Declare one field: a switch for a bool, a list for a sequence, else one value; `positional` ones have no flag."""
     about, has_default = field.metadata, not isinstance(field.default, (bool, tuple, type(None)))
     text = about["help"].replace("%", "%%") + (f" (default: {field.default})" if has_default else "")
-    more: dict[str, Any] = {"help": text}
-    if kinds == (bool,):
-        more["action"] = "store_true"
-    else:
-        if about.get("choices"):
-            more["choices"] = about["choices"]
+    more: dict[str, Any] = {"action": "store_true"}
+    if kinds != (bool,):
+        kind = next((kind for kind in (int, float) if kind in kinds), str)
+        metavar = about.get("metavar") or {int: "N", float: "X"}.get(kind)
+        more = {"type": kind, "choices": about.get("choices"), "metavar": metavar}
         if Sequence in kinds:
             more["nargs"] = about.get("positional", "+")
         elif bool in kinds:
             more |= {"nargs": "?", "const": True}
-        more["type"] = next((kind for kind in (int, float) if kind in kinds), str)
-        if about.get("metavar"):
-            more["metavar"] = about["metavar"]
-        elif more["type"] is not str:
-            more["metavar"] = "N" if more["type"] is int else "X"
-    parser.add_argument(field.name if "positional" in about else f"--{field.name}", **more)
+    parser.add_argument(field.name if "positional" in about else f"--{field.name}", help=text, **more)
 
 
 def spell(word: str, names: set[str]) -> str:

@@ -19,33 +19,8 @@ from minibert.commands.windows import WindowsOptions
 from minibert.training.settings import Settings
 from tests.builders import ROOT
 
-OPTIONS = {"train": Settings, "evaluate": EvaluateOptions, "ask": AskOptions, "windows": WindowsOptions}
-OPTIONS["check"] = CheckOptions
-
-# --- defaults
-
-WINDOWS = {"max_seq_length": None, "doc_stride": 128, "max_query_length": 64}
-ANSWERS = {"n_best_size": 20, "max_answer_length": 30, "version_2_with_negative": False}
-ANSWERS |= {"null_score_diff_threshold": 0.0, "eval_batch_size": 64}
-RECIPE = {"epochs": 2, "batch_size": 16, "gradient_accumulation_steps": 1, "learning_rate": None, "warmup_ratio": 0.1}
-RECIPE |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "seed": 42, "max_steps": None, "max_questions": None}
-RECIPE |= {"save_steps": None, "keep_last": 2, "model": "minilm", "device": "auto", "dtype": "auto"}
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        ("train", WINDOWS | ANSWERS | RECIPE),
-        ("evaluate", WINDOWS | ANSWERS | {"device": "auto", "dtype": "auto"}),
-        ("ask", WINDOWS | {"top_k": 1, "max_answer_length": 30, "output": "-", "device": "auto", "dtype": "float32"}),
-        ("windows", WINDOWS | {"model": "minilm", "show": 0}),
-        ("check", WINDOWS | {"model": None, "fix": None, "max_answer_length": 30}),
-    ],
-)
-def test_the_defaults_are_the_published_recipe(command, expected):
-    values = vars(flags.make(OPTIONS[command], flags.parse(OPTIONS[command], command, [])))
-    assert {name: values[name] for name in expected} == expected
-
+OPTIONS = {"train": Settings, "evaluate": EvaluateOptions, "ask": AskOptions}
+OPTIONS |= {"windows": WindowsOptions, "check": CheckOptions}
 
 # --- spelling
 
@@ -74,11 +49,9 @@ def test_hyphens_in_a_value_stay(words, expected):
     [
         ("--data a.json b.json --resume", {"data": ["a.json", "b.json"], "resume": True}),
         ("--resume runs/x --overwrite", {"resume": "runs/x", "overwrite": True}),
-        (
-            "--learning_rate 1e-5 --null_score_diff_threshold -2",
-            {"learning_rate": 1e-5, "null_score_diff_threshold": -2},
-        ),
-        ("--max_seq_length 8 --doc_stride 4 --seed 0", {"max_seq_length": 8, "doc_stride": 4, "seed": 0}),
+        ("--seed 0 --null_score_diff_threshold -2", {"seed": 0, "null_score_diff_threshold": -2}),
+        ("--max_seq_length 8 --doc_stride 4", {"max_seq_length": 8, "doc_stride": 4}),
+        ("--learning_rate 1e-5", {"learning_rate": 1e-5}),
     ],
 )
 def test_the_forms_that_a_value_can_have(words, expected):
@@ -110,9 +83,8 @@ def test_another_tools_name_is_answered_with_a_flag_that_this_command_has(comman
     for other in flags.OTHER_NAMES:
         done = command(name, f"--{other}=3")
         done.assert_refused(f"--{other}")
-        answers[other] = next(
-            (word for word in re.findall(r"--(\w+)", done.err.splitlines()[-1]) if word != other), None
-        )
+        named = re.findall(r"--(\w+)", done.err.splitlines()[-1])
+        answers[other] = next((word for word in named if word != other), None)
     assert {other: answers[other] for other in expected} == expected
     assert set(answers.values()) - {None} <= {field.name for field in dataclasses.fields(OPTIONS[name])}
     assert name != "train" or None not in answers.values()
@@ -133,19 +105,10 @@ def test_the_names_of_run_qa_are_known_in_either_spelling(command):
 @pytest.mark.parametrize(
     "words",
     [
-        *("train --batch_size 0", "train --batch_size 4.0", "train --batch_size many", "train --epochs 1.5"),
-        *("train --learning_rate nan", "train --learning_rate inf", "train --learning_rate -1"),
-        *("train --warmup_ratio 2", "train --keep_last 1", "train --seed -1", f"train --seed {2**64}"),
-        *("train --doc_stride -1", "train --dtype float99", "train --save_steps 0", "train --max_steps 0"),
-        *(
-            f"train --batch_size 1{'0' * 400}",
-            "train --doc_stride 37 --max_seq_length 40",
-            "ask --doc_stride 37 --max_seq_length 40",
-        ),
-        *(f"windows --max_seq_length {10**20}", "windows --max_seq_length 7", "windows --show -1"),
-        *("evaluate --null_score_diff_threshold nan", "evaluate --n_best_size 0", "evaluate --eval_batch_size 0"),
-        *("ask --top_k 0", "ask --top_k two", "ask --max_answer_length 0", "ask --batch_size 0"),
-        *("windows --doc_stride 381", "windows --max_query_length 0"),
+        *("train --batch_size many", f"train --batch_size 1{'0' * 400}", "train --epochs 1.5", "train --dtype float99"),
+        *("train --learning_rate nan", "train --doc_stride 37 --max_seq_length 40", "windows --doc_stride 381"),
+        *("ask --doc_stride 37 --max_seq_length 40", "ask --top_k 0", "ask --top_k two", "ask --batch_size 0"),
+        *(f"windows --max_seq_length {10**20}", "windows --show -1", "evaluate --n_best_size 0"),
     ],
     ids=lambda words: words[:40],
 )
@@ -180,18 +143,18 @@ def test_each_command_that_the_usage_names_exists(name):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "on_stdout", "on_stderr"),
+    ("words", "code", "says"),
     [
-        ([], 0, "usage: minibert COMMAND", ""),
-        (["--help"], 0, "fine-tune", ""),
-        (["-h"], 0, "usage: ", ""),
-        (["--version"], 0, minibert.__version__, ""),
-        (["tarin"], 2, "", "error: expected a command, found 'tarin'"),
-        (["windows", "--data", "none.json"], 2, "", "error: none.json: "),
-        (["train", "--help"], 0, "usage: minibert train", ""),
+        ([], 0, "usage: minibert COMMAND"),
+        (["--help"], 0, "fine-tune"),
+        (["-h"], 0, "usage: "),
+        (["--version"], 0, minibert.__version__),
+        (["tarin"], 2, "error: expected a command, found 'tarin'"),
+        (["windows", "--data", "none.json"], 2, "error: none.json: "),
+        (["train", "--help"], 0, "usage: minibert train"),
     ],
 )
-def test_minibert_starts_the_command_of_that_name(monkeypatch, capfd, words, code, on_stdout, on_stderr):
+def test_minibert_starts_the_command_of_that_name(monkeypatch, capfd, words, code, says):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/minibert", *words])
     try:
         __main__.main()
@@ -200,8 +163,7 @@ def test_minibert_starts_the_command_of_that_name(monkeypatch, capfd, words, cod
     else:
         assert code == 0
     out, err = capfd.readouterr()
-    assert on_stdout in out and on_stderr in err
-    assert bool(out) is bool(on_stdout) and bool(err) is bool(on_stderr)
+    assert says in (err if code else out) and not (out if code else err)
 
 
 @pytest.mark.parametrize(
