@@ -8,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
+import minibert
 from minibert.answers.spans import Answer, Prediction
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.text.windows import Windows
+
+if TYPE_CHECKING:
+    from minibert.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +90,13 @@ def write_toy_squad(file: Path, questions: int, seed: int = 0, words: int = 0, v
         paragraphs.append({"context": " ".join(context), "qas": [record]})
     file.write_text(json.dumps({"version": "toy", "data": [{"title": "toy", "paragraphs": paragraphs}]}), "utf-8")
     return file
+
+
+def toy_run(folder: Path, model: Path, questions: int = 25, name: str = "toy.json", **settings) -> "Run":
+    """Train a model on a toy file, into the folder's subfolder `run`, and evaluate it on the same file."""
+    data = write_toy_squad(folder / name, questions)
+    small = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 4}
+    return minibert.train(data=data, eval_data=data, model=model, output_dir=folder / "run", **small | settings)
 
 
 def run(

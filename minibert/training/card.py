@@ -16,16 +16,14 @@ from minibert.training.settings import Settings, from_json
 MARK = "<!-- written by minibert; a run replaces this file as long as this line is in it -->"
 # Settings that name files of one machine, or do not change what is trained.
 LEFT_OUT = {"data", "eval_data", "model", "revision", "output_dir", "overwrite", "resume", "device", "format"}
-FILES = """
-## Files
+FILES = """## Files
 
 | file | what it is |
 |---|---|
 | `checkpoint-N/` | the model after N steps: a complete model folder, with the state that `--resume` needs |
 | `best`, `latest` | one line each: the name of the checkpoint with the highest F1, and of the newest |
 | `metrics.jsonl` | losses and scores, one JSON object per line |
-| `.lock` | held by the process that trains here |
-"""
+| `.lock` | held by the process that trains here |"""
 
 COMMANDS = """## What to do with it
 
@@ -37,8 +35,7 @@ minibert train --model . --data FILE --output_dir OTHER  train on, with other da
 minibert publish --ckpt . --name ACCOUNT/MODEL --dry_run what publishing would upload
 ```"""
 
-USE = """
-## Use
+USE = """## Use
 
 `minibert ask --ckpt NAME --question '..' --context '..'`, or from Python:
 
@@ -47,8 +44,7 @@ import minibert
 
 qa = minibert.pipeline("question-answering", model=NAME)
 qa(question="..", context="..")  # {"score": .., "start": .., "end": .., "answer": ".."}
-```
-"""
+```"""
 
 
 def write_card(run: Path) -> None:
@@ -65,20 +61,16 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     file = checkpoint / "trainer_state.json"
     state = read_state(checkpoint, "settings")
     settings, scores = from_json(state["settings"], file), read_scores(checkpoint)
-    facts = state.get("facts", state["settings"])  # format 1 kept them among the settings
     parts = [head(name, settings, scores, licence), MARK, f"# {name}", introduction(settings)]
-    parts += [FILES.strip(), COMMANDS.strip()] if is_run else [USE.strip()]
-    parts += [data_table(settings, facts.get("data_sha256", []))]
+    parts += [FILES, COMMANDS] if is_run else [USE]
+    parts.append(data_table(settings, state["facts"].get("data_sha256", [])))
     if scores:
         parts.append(score_table(settings, scores))
     if (checkpoint / "answering.json").is_file():
-        parts.append(
-            "## Calibration\n\n```json\n"
-            + (checkpoint / "answering.json").read_text("utf-8", errors="replace").strip()
-            + "\n```"
-        )
+        fitted = (checkpoint / "answering.json").read_text("utf-8", errors="replace").strip()
+        parts.append(f"## Calibration\n\n```json\n{fitted}\n```")
     recipe = {key: value for key, value in settings.to_json().items() if key not in LEFT_OUT and value is not None}
-    parts.append("## Recipe\n\n```json\n" + json.dumps(recipe, indent=1) + "\n```")
+    parts.append(f"## Recipe\n\n```json\n{json.dumps(recipe, indent=1)}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,8 +9,11 @@ It is written under another name, flushed to the disk and then renamed, so that 
 whatever happens. Safetensors and JSON only: loading one runs no code. Next: `loop.py`.
 """
 
+import dataclasses
 import errno
+import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,21 @@ from minibert.model.weight_files import save_tensors
 from minibert.model.weights import save_model
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint, sync_to_disk, write_json, write_pointer
+from minibert.support.hashes import MANIFEST
 from minibert.text.tokenizer import Tokenizer
-from minibert.training.run_folder import MANIFEST, prune
+from minibert.training.run_folder import prune
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a checkpoint has to know beside the tensors and the settings."""
+
+    step: int = 0  # steps taken: decides the data and the dropout
+    update: int = 0  # those among them that changed the weights: decides the learning rate
+    windows: int = 0  # windows seen
+    loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
+    recent_loss: float = 0.0  # over the steps since the current line began
+    seconds: float = 0.0  # spent, evaluations and saves included
 
 
 def save_checkpoint(
@@ -75,6 +91,30 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
+
+
+def read_position(checkpoint: Path, saved: Any, total_steps: int) -> Position:
+    """The position that a checkpoint states; BadInput unless every field is there, and all lie within the run."""
+    file = checkpoint / "trainer_state.json"
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Position)}
+    for name, kind in kinds.items():
+        value: Any = saved.get(name) if isinstance(saved, dict) else None
+        if type(value) not in (kind, int) or not 0 <= value < 2**63:
+            raise BadInput(file, f"position.{name}", f"expected a number of at least 0, found {value!r}")
+    position = Position(**{name: saved[name] for name in kinds})
+    if not position.update <= position.step <= total_steps:
+        raise BadInput(file, "position", f"expected update <= step <= {total_steps}, found {position}")
+    return position
+
+
+def load_scaler(checkpoint: Path, saved: Any, scaler: torch.amp.GradScaler) -> None:
+    """Restore float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
+    kinds = {name: type(value) for name, value in scaler.state_dict().items()}
+    is_alike = isinstance(saved, dict) and {name: type(value) for name, value in saved.items()} == kinds
+    if not is_alike or not all(0 < value < math.inf for name, value in saved.items() if name != "_growth_tracker"):
+        raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {saved!r}")
+    if saved:  # empty where nothing is scaled
+        scaler.load_state_dict(saved)
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

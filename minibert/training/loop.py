@@ -8,8 +8,6 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +19,25 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import copy_model
 from minibert.support import ranks
-from minibert.support.errors import BadInput
 from minibert.support.files import read_pointer
 from minibert.support.machine import Machine
 from minibert.support.progress import Progress
 from minibert.support.signals import Stopped, StopSignals, tell
-from minibert.text.batches import Batch, Plan
+from minibert.text.batches import Plan
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
 from minibert.training.card import write_card
-from minibert.training.checkpoint import load_optimizer, save_checkpoint
+from minibert.training.checkpoint import Position, load_optimizer, load_scaler, read_position, save_checkpoint
 from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
-from minibert.training.settings import Settings
+from minibert.training.settings import AnswerSettings, Settings
 from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
 
 LOG_STEPS = 10
 MOST_SKIPS = 25  # in a row: a loss that float16 cannot hold at any scale has diverged
 
 Dataset = tuple[list[Example], Windows]
-
-
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint has to know beside the tensors and the settings."""
-
-    step: int = 0  # steps taken: decides the data and the dropout
-    update: int = 0  # those among them that changed the weights: decides the learning rate
-    windows: int = 0  # windows seen
-    loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
-    recent_loss: float = 0.0  # over the steps since
-    seconds: float = 0.0  # spent, evaluations and saves included
-
-    @classmethod
-    def read(cls, values: Any, checkpoint: Path) -> "Position":
-        """The position that a checkpoint states; BadInput unless every field is there."""
-        kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        for name, kind in kinds.items():
-            value: Any = values.get(name) if isinstance(values, dict) else None
-            if type(value) not in (kind, int) or not 0 <= value < 2**63:
-                what = f"expected a number of at least 0, found {value!r}"
-                raise BadInput(checkpoint / "trainer_state.json", f"position.{name}", what)
-        return cls(**{name: values[name] for name in kinds})
 
 
 class Training:
@@ -99,36 +73,20 @@ class Training:
         self.recent_norm = torch.zeros((), device=machine.device)
         self.diverged_at = torch.zeros((), device=machine.device, dtype=torch.int64)  # the first such step, or 0
         self.skips = 0  # updates in a row that GradScaler skipped
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, float] = {}  # of the weights as they are now, if they were evaluated
         self.board: Any = None  # TensorBoard's writer
-        self.shown_loss = math.nan  # the mean over the steps of the last line of metrics.jsonl
-
         self.plan = Plan(windows, settings.batch_size, settings.gradient_accumulation_steps, settings.seed)
         self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint as if the run had never stopped."""
         state = read_state(checkpoint, "position", "scaler")
-        self.position = Position.read(state["position"], checkpoint)
-        if not self.position.update <= self.position.step <= self.total_steps:
-            what = f"expected update <= step <= {self.total_steps}, found {self.position}"
-            raise BadInput(checkpoint / "trainer_state.json", "position", what)
-        self.load_scaler(state["scaler"], checkpoint)
+        self.position = read_position(checkpoint, state["position"], self.total_steps)
+        load_scaler(checkpoint, state["scaler"], self.scaler)
         load_optimizer(checkpoint, self.model, self.optimizer)
-        self.recent_loss += self.position.recent_loss if ranks.is_main() else 0.0
+        self.recent_loss.fill_(self.position.recent_loss / ranks.world_size())
         self.scores = read_scores(checkpoint)
         truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
-
-    def load_scaler(self, saved: Any, checkpoint: Path) -> None:
-        """Restore float16's loss scale; BadInput unless it is as a run of this dtype would save it."""
-        kinds = {name: type(value) for name, value in self.scaler.state_dict().items()}
-        saved_kinds = {name: type(value) for name, value in saved.items()} if isinstance(saved, dict) else None
-        if saved_kinds != kinds or any(
-            not 0 < value < math.inf for name, value in saved.items() if name != "_growth_tracker"
-        ):
-            raise BadInput(checkpoint / "trainer_state.json", "scaler", f"cannot be used: {saved!r}")
-        if saved:  # empty where nothing is scaled
-            self.scaler.load_state_dict(saved)
 
     def train(self) -> dict[str, float]:
         """Train to the end, with a checkpoint and an evaluation after each epoch; return the summary.
@@ -142,10 +100,11 @@ class Training:
             if self.is_evaluation_due and not self.scores:
                 self.evaluate(signals)
             self.model.train()
-            self.loop_began = self.last_log = time.perf_counter(), self.position.step, self.position.windows
+            self.begin_line()
             while self.position.step < self.total_steps and not self.has_stopped_improving():
-                self.step(*self.plan.share(self.position.step))
+                self.step()
                 progress.update(self.figures)
+                paused = time.perf_counter()
                 is_stopping = ranks.any_rank(signals.received > 0)
                 is_save_due = self.position.step % (self.settings.save_steps or math.inf) == 0
                 if self.is_evaluation_due or is_stopping or is_save_due:
@@ -157,6 +116,7 @@ class Training:
                 self.model.new_parameters = []
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
+                self.line_began += time.perf_counter() - paused
         if self.board:
             self.board.close()
         return self.summary() | self.scores
@@ -170,20 +130,35 @@ class Training:
     def has_stopped_improving(self) -> bool:
         """Whether the last `early_stopping` evaluations all gave no better F1 than those before them."""
         patience = self.settings.early_stopping
-        if not patience or not self.eval_set:
+        if not (patience and self.eval_set and self.scores):  # scores: an evaluation has just brought another F1
             return False
         f1 = read_log(self.run, "f1") if ranks.is_main() else []
-        has_stopped = len(f1) > patience and max(f1[-patience:]) <= max(f1[:-patience])
-        return ranks.any_rank(has_stopped)
+        return ranks.any_rank(len(f1) > patience and max(f1[-patience:]) <= max(f1[:-patience]))
 
     @property
     def epoch(self) -> float:
         """Epochs done."""
         return self.position.step / self.plan.steps_per_epoch
 
-    def step(self, micro_batches: Sequence[tuple[Batch, int]], windows_in_step: int) -> None:
-        """Take one step, and note its loss. micro_batches: this rank's, as `Plan.share` returns them."""
+    @property
+    def line_steps(self) -> int:
+        """Steps taken since the current line of metrics.jsonl began."""
+        return (self.position.step - 1) % LOG_STEPS + 1
+
+    def begin_line(self) -> None:
+        """Begin a line of metrics.jsonl: its windows per second are those from here on."""
+        self.line_began, self.line_windows = time.perf_counter(), self.position.windows
+
+    def windows_per_second(self) -> float:
+        return (self.position.windows - self.line_windows) / (time.perf_counter() - self.line_began)
+
+    def step(self) -> None:
+        """Take one step, and note its loss."""
         settings, position = self.settings, self.position
+        if position.step % LOG_STEPS == 0:
+            self.begin_line()
+            self.recent_loss.zero_()
+        micro_batches, windows_in_step = self.plan.share(position.step)
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
         rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak)
@@ -214,82 +189,65 @@ class Training:
         is_first = ~is_sound & (self.diverged_at == 0)
         self.diverged_at = torch.where(is_first, position.step, self.diverged_at)
         if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
-            self.log_losses(rate)
+            self.log_losses()
 
     def figures(self) -> str:
-        """What the progress shows: this rank's mean loss since the last line of metrics.jsonl, rate and speed."""
-        _, logged_step, _ = self.last_log
-        since = 0 if self.position.step == logged_step else self.position.step % LOG_STEPS
-        loss = float(self.recent_loss) * ranks.world_size() / since if since else self.shown_loss
-        began, _, windows = self.loop_began
-        speed = (self.position.windows - windows) / (time.perf_counter() - began)
+        """What the progress shows of the current line of metrics.jsonl: this rank's mean loss, the rate, the speed."""
+        loss = float(self.recent_loss) * ranks.world_size() / self.line_steps
         rate = self.optimizer.param_groups[0]["lr"]
-        return f"loss {loss:.3f}, lr {rate:.1e}, {speed:.1f} windows/s"
+        return f"loss {loss:.3f}, lr {rate:.1e}, {self.windows_per_second():.1f} windows/s"
 
-    def log_losses(self, rate: float) -> None:
+    def log_losses(self) -> None:
         """Append the mean over the steps since the last line to metrics.jsonl."""
         loss = self.read_losses()
         self.position.loss_sum += loss
-        self.shown_loss = loss / ((self.position.step - 1) % LOG_STEPS + 1)
-        self.recent_loss.zero_()
-        now = time.perf_counter(), self.position.step, self.position.windows
-        seconds, _, windows = np.subtract(now, self.last_log)
-        self.last_log = now
         log(
             self.run,
             self.position.step,
             self.epoch,
             self.board,
-            loss=self.shown_loss,
-            learning_rate=rate,
+            loss=loss / self.line_steps,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=float(self.recent_norm),
-            windows_per_second=round(windows / seconds, 3),
+            windows_per_second=round(self.windows_per_second(), 3),
         )
 
     def read_losses(self) -> float:
-        """The sum of the losses since the last line, over all ranks. Only here the processor waits for the device.
+        """The sum of the losses of the current line, over all ranks. Only here the processor waits for the device.
 
         Raises FloatingPointError, naming the step and its questions, if any loss or gradient was not finite.
         """
         loss, step = float(ranks.sum_over_ranks(self.recent_loss.clone())), int(self.diverged_at)
         if ranks.any_rank(step > 0):
-            windows = np.concatenate(self.plan.micro_batches((step or self.position.step) - 1))
+            step = step or self.position.step  # if the losses of this rank are finite
+            windows = np.concatenate(self.plan.micro_batches(step - 1))
             ids = [self.examples[i].id for i in np.unique(self.plan.windows.example[windows])]
-            raise FloatingPointError(
-                f"step {step}: loss or gradient are not finite; its questions are {', '.join(ids)}; the last good "
-                f"checkpoint is {self.latest()}; start again with a lower "
-                f"--learning_rate, or with --dtype float32"
-            )
+            raise self.diverged(step, f"loss or gradient are not finite; its questions are {', '.join(ids)}")
         return loss
 
-    def latest(self) -> str:
-        return f"{read_pointer(self.run / 'latest') or 'none'} in {self.run}"
+    def diverged(self, step: int, what: str) -> FloatingPointError:
+        latest = read_pointer(self.run / "latest") or "none"
+        return FloatingPointError(
+            f"step {step}: {what}; the last good checkpoint is {latest} in {self.run}; start again with a lower "
+            "--learning_rate, or with --dtype float32"
+        )
 
     def evaluate(self, signals: StopSignals) -> None:
         """Loss and scores on the evaluation set, if there is one: printed, logged and saved in the checkpoint."""
         if not self.eval_set:
             if self.position.step:
-                say(f"epoch {self.epoch:g}: loss {self.shown_loss:.2f}")
+                say(f"epoch {self.epoch:g}: loss {self.position.recent_loss / self.line_steps:.2f}")
             return
-        settings = self.settings
+        answering = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(AnswerSettings)}
         with signals.raising():
             model = prepare_to_answer(copy_model(self.model), self.machine)  # as `evaluate.py` does, for equal scores
-            self.scores = evaluate_windows(
-                model,
-                *self.eval_set,
-                self.machine,
-                n_best_size=settings.n_best_size,
-                max_answer_length=settings.max_answer_length,
-                version_2_with_negative=settings.version_2_with_negative,
-                null_score_diff_threshold=settings.null_score_diff_threshold,
-                eval_batch_size=settings.eval_batch_size,
-            ).scores
+            self.scores = evaluate_windows(model, *self.eval_set, self.machine, **answering).scores
         start = "untrained head" if self.model.new_parameters else "before training"
         label = f"epoch {self.epoch:g}" if self.position.step else start
         say(f"{label}: " + ", ".join(f"{key} {value:.2f}" for key, value in self.scores.items() if "total" not in key))
         log(self.run, self.position.step, self.epoch, self.board, **self.scores)
         if self.position.step and ranks.is_main():
-            record_scores(self.run, self.position.step, self.scores, settings.keep_last)
+            record_scores(self.run, self.position.step, self.scores, self.settings.keep_last)
             write_card(self.run)
 
     def save(self) -> None:
@@ -297,10 +255,9 @@ class Training:
         self.position.recent_loss = self.read_losses()
         is_finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
         if ranks.any_rank(not is_finite):  # the loss was, when it was computed: before the last update
-            what = f"step {self.position.step}: weights are not finite; start again with a lower --learning_rate"
-            raise FloatingPointError(f"{what}; the last good checkpoint is {self.latest()}")
-        # As after a resume: rank 0 has the sum of all ranks. Otherwise a resumed run would add in another order.
-        self.recent_loss.fill_(self.position.recent_loss if ranks.is_main() else 0.0)
+            raise self.diverged(self.position.step, "weights are not finite")
+        # As after a resume. Otherwise a resumed run would add the losses of the ranks in another order.
+        self.recent_loss.fill_(self.position.recent_loss / ranks.world_size())
         self.position.seconds = time.perf_counter() - self.began
         state = {
             "position": dataclasses.asdict(self.position),

@@ -5,13 +5,12 @@ In: `Settings`. Out: a `Run`. This is `minibert.train`, and what the command `tr
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import inspect
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -20,12 +19,14 @@ import torch
 
 from minibert.answers.predict import check_pair, window_length
 from minibert.evaluation.check import count_windows, unknown_warning
-from minibert.model.weights import load_with_report
+from minibert.evaluation.scorer import has_golds
+from minibert.model.bert import BertConfig
+from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint
 from minibert.support.hub import find_folder
-from minibert.support.machine import choose_machine, keep_memory
+from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.support.signals import tell
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
@@ -33,7 +34,7 @@ from minibert.text.windows import make_windows
 from minibert.training.loop import Training
 from minibert.training.progress import say
 from minibert.training.run_folder import check_fresh, claimed, clear, find_checkpoint, read_state, remove_after
-from minibert.training.settings import OF_THE_RUN, Settings, check_unchanged, from_json
+from minibert.training.settings import Settings, from_json
 
 P = ParamSpec("P")
 
@@ -56,12 +57,8 @@ def taking_settings(settings: Callable[P, Settings]) -> Callable[[Callable[..., 
     """Give a function the parameters of the settings, so that editors and type checkers know each of them."""
 
     def decorate(function: Callable[..., Run]) -> Callable[P, Run]:
-        @functools.wraps(function)
-        def call(*args: P.args, **given: P.kwargs) -> Run:
-            return function(*args, **given)
-
-        call.__signature__ = inspect.signature(settings)  # type: ignore[attr-defined]  # what help() shows
-        return call
+        function.__signature__ = inspect.signature(settings)  # type: ignore[attr-defined]  # what help() shows
+        return function
 
     return decorate
 
@@ -83,18 +80,17 @@ def train(**given: Any) -> Run:
     if settings.resume and not source.is_dir():
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
     with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
-        checkpoint = None
         check_ranks(settings)
-        check_readable(settings.files)
-        if settings.resume:
-            checkpoint = find_checkpoint(source)
+        checkpoint = find_checkpoint(source) if settings.resume else None
+        if checkpoint:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
-        if checkpoint is None or checkpoint.parent.resolve() != run.resolve():
+        goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
+        if not goes_on_here:
             check_fresh(run, settings.overwrite)
         training = make_training(settings, checkpoint)
         if ranks.is_main() and settings.overwrite:
             clear(run)
-        if ranks.is_main() and checkpoint and checkpoint.parent.resolve() == run.resolve():
+        if ranks.is_main() and checkpoint and goes_on_here:
             remove_after(checkpoint, settings.keep_last)
         return Run(run, training.settings, training.train())
 
@@ -106,48 +102,34 @@ def check_ranks(settings: Settings) -> None:
     values = settings.to_json() | {"resume": bool(settings.resume), "overwrite": settings.overwrite}
     for name in ("data", "eval_data", "output_dir", "model"):  # each machine may have its own paths
         values.pop(name)
-    contents = [try_fingerprint(file) for file in (*settings.files, settings.eval_data) if file]
+    contents = [is_readable(file) and fingerprint(Path(file)) for file in settings.inputs]
     ranks.check_equal({f"--{name}": value for name, value in values.items()} | {"content of --data": contents})
 
 
-def try_fingerprint(file: str | Path) -> Any:
-    """The fingerprint of a file, or why there is none: it is found to be missing only after the ranks have met."""
-    try:
-        return fingerprint(Path(file))
-    except (OSError, BadInput):
-        return None
-
-
-def check_readable(files: Iterable[str]) -> None:
-    """BadInput for the first file that cannot be read: found at once, and not after minutes of loading."""
-    for file in files:
-        if not os.path.isfile(file) or not os.access(file, os.R_OK):
-            raise BadInput(file, "", "cannot be read")
+def is_readable(file: str) -> bool:
+    return os.path.isfile(file) and os.access(file, os.R_OK)
 
 
 def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
-    """The settings of a run's first start, with those that may change replaced by what is given now."""
-    file, saved = checkpoint / "trainer_state.json", read_state(checkpoint, "settings")["settings"]
-    settings = from_json(saved, file)
-    check_unchanged(given, settings, checkpoint)
-    changed = {name: value for name, value in given.items() if (name, value) != ("dtype", "auto")}
-    return dataclasses.replace(settings, **changed)
+    """The settings of a run's first start, with those that may change replaced by what is given now.
 
-
-def say_resumed(training: Training) -> None:
-    """Where a resumed run stands, and how to go on with one that is finished."""
-    step, total = training.position.step, training.total_steps
-    say(f"resumed at step {step} of {total}")
-    if step == total:
-        folder = shlex.quote(str(training.run))
-        say(f"this run is finished; to train on: python train.py --model {folder} --data FILE --output_dir OTHER")
+    Raises BadInput for another one that would make the resumed run a different run.
+    """
+    saved = from_json(read_state(checkpoint, "settings")["settings"], checkpoint / "trainer_state.json")
+    if given.get("dtype") == "auto":
+        given = given | {"dtype": saved.dtype}  # what `auto` was resolved to
+    for field in dataclasses.fields(Settings):
+        before, now = getattr(saved, field.name), given.get(field.name, getattr(saved, field.name))
+        if now != before and not field.metadata.get("may_change"):
+            what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same"
+            raise BadInput(f"--{field.name}", "", what)
+    return dataclasses.replace(saved, **given)
 
 
 def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
     """BadInput if the data's content or the number of ranks are not those of the run that is resumed."""
-    state = read_state(checkpoint, "settings")
-    saved = state.get("facts", state["settings"])  # format 1 kept them among the settings
-    for name, flag in zip(OF_THE_RUN, ("--data", "torchrun")):
+    saved = read_state(checkpoint, "settings")["facts"]
+    for name, flag in (("data_sha256", "--data"), ("world_size", "torchrun")):
         if not isinstance(saved, dict) or name not in saved:
             raise BadInput(checkpoint / "trainer_state.json", name, "is missing")
         if saved[name] != facts[name]:
@@ -166,8 +148,10 @@ def digest(model: torch.nn.Module) -> dict[str, str]:
 
 
 def make_training(settings: Settings, checkpoint: Path | None) -> Training:
-    """Read the data, load the model and resolve the settings that depend on them."""
-    check_readable(settings.files)
+    """Read the data and load the model; resumed from the checkpoint if there is one."""
+    for file in settings.inputs:  # now, and not after minutes of loading
+        if not is_readable(file):
+            raise BadInput(file, "", "cannot be read")
     facts = {
         "data_sha256": [fingerprint(Path(file))["sha256"] for file in settings.files],
         "world_size": ranks.world_size(),
@@ -178,7 +162,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     skipped_and_v2 = settings.skip_bad_records, settings.version_2_with_negative
     examples = read_squad(settings.files, True, *skipped_and_v2)[: settings.max_questions]
     eval_examples = read_squad(settings.eval_data, False, *skipped_and_v2) if settings.eval_data else []
-    if eval_examples and not any(example.answers or example.is_impossible for example in eval_examples):
+    if eval_examples and not has_golds(eval_examples):
         raise BadInput(str(settings.eval_data), "answers", "the file has none to score against")
     machine = choose_machine(settings.device, settings.dtype, settings.deterministic)
     keep_memory()
@@ -191,17 +175,9 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     check_pair(model, tokenizer, folder)
     if ranks.world_size() > 1:
         ranks.check_equal({"weights of --model": digest(model)})
-    rate = settings.learning_rate
-    if rate is None:
-        rate = 3e-5 if model.config.hidden_size >= 768 else 1e-4
-    length = window_length(settings.max_seq_length, model.config)
-    dtype = str(machine.dtype).removeprefix("torch.")
-    # A model with few positions makes the default length shorter, and with it the largest overlap that is possible.
-    overlap = settings.doc_stride if settings.max_seq_length else min(settings.doc_stride, length - 4)
-    changes: dict[str, Any] = {"dtype": dtype, "learning_rate": rate, "max_seq_length": length, "doc_stride": overlap}
-    settings = dataclasses.replace(settings, **changes)
+    settings = resolved(settings, model.config, machine)
 
-    sizes = length, settings.doc_stride, settings.max_query_length
+    sizes = window_length(settings.max_seq_length, model.config), settings.doc_stride, settings.max_query_length
     windows = make_windows(examples, tokenizer, *sizes)
     spans = windows.end_positions - windows.start_positions + 1
     windows.counts["too_long"] = int((spans > settings.max_answer_length).sum())  # no prediction could match them
@@ -210,13 +186,34 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if checkpoint:
         training.resume(checkpoint)
-        say_resumed(training)
+    say_what_is_trained(training, report)
+    return training
+
+
+def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settings:
+    """The settings with every default that depends on the model or the machine."""
+    length = window_length(settings.max_seq_length, config)
+    changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
+    if settings.learning_rate is None:
+        changes["learning_rate"] = 3e-5 if config.hidden_size >= 768 else 1e-4
+    if settings.max_seq_length is None:  # few positions make the length shorter, and so the largest overlap
+        changes["doc_stride"] = min(settings.doc_stride, length - 4)
+    return dataclasses.replace(settings, **changes)
+
+
+def say_what_is_trained(training: Training, report: LoadReport) -> None:
+    settings, position, total = training.settings, training.position, training.total_steps
+    if position.step:
+        say(f"resumed at step {position.step} of {total}")
+    if position.step == total:
+        folder = shlex.quote(str(training.run))
+        say(f"this run is finished; to train on: python train.py --model {folder} --data FILE --output_dir OTHER")
+    counts = training.plan.windows.counts
     say(f"{settings.model}: {report}")
-    say(f"data: {json.dumps(windows.counts)}")
-    if ranks.is_main() and (warning := unknown_warning(windows.counts, windows)):
+    say(f"data: {json.dumps(counts)}")
+    if ranks.is_main() and (warning := unknown_warning(counts, training.plan.windows)):
         tell(warning)
     say(
-        f"{training.total_steps} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, "
-        f"learning rate {rate:g}, on {machine} ({torch.get_num_threads()} threads), into {settings.run_folder}"
+        f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "
+        f"{settings.learning_rate:g}, on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"
     )
-    return training

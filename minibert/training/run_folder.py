@@ -9,9 +9,9 @@ Next: `checkpoint.py`.
 """
 
 import contextlib
-import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from minibert.support.errors import BadInput
 from minibert.support.files import (
     LOCK,
     checkpoints,
-    fingerprint,
     read_json,
     read_pointer,
     remove,
@@ -28,18 +27,15 @@ from minibert.support.files import (
     write_atomically,
     write_pointer,
 )
+from minibert.support.hashes import MANIFEST, fault, manifest_files
 from minibert.support.streams import tell
 
-MANIFEST = "manifest.json"
 # By a run that was killed.
 LEFT_HALF_WRITTEN = (
     *(".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best-*", ".tmp-latest-*", ".tmp-metrics.jsonl-*"),
     *(".tmp-README.md-*", "checkpoint-*/.tmp-eval_results.json-*"),
 )
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
-
-
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 @contextlib.contextmanager
@@ -72,40 +68,31 @@ def check_fresh(run: Path, overwrite: bool) -> None:
     if any(path.name != LOCK for path in run.iterdir()) and not overwrite:
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
-    foreign = set(checkpoints(run)) - set(own_checkpoints(run))
-    foreign |= {run / name for name in ("best", "latest") if not is_own_pointer(run / name)}
-    foreign |= {file for file in [run / "metrics.jsonl"] if not is_own_log(file)}
-    for path in sorted(foreign):
-        raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
-
-
-def own_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first: the folders that have a manifest. Nobody else's is ever removed."""
-    return [checkpoint for checkpoint in checkpoints(run) if (checkpoint / MANIFEST).is_file()]
-
-
-def is_own_pointer(pointer: Path) -> bool:
-    """Whether a run may have written this file, or nothing is there: one line, the name of a checkpoint."""
-    if not os.path.lexists(pointer):
-        return True
-    name = read_pointer(pointer)
-    return name is not None and name.startswith("checkpoint-") and name[11:].isdecimal()
-
-
-def is_own_log(file: Path) -> bool:
-    """Whether a run may have written this file, or nothing is there: its first line has a step."""
-    if not os.path.lexists(file):
-        return True
-    if not file.is_file():
-        return False
-    with open(file, encoding="utf-8", errors="replace") as opened:
-        line = opened.readline(1000)
-    return not line or line.startswith('{"step": ')
+    for path in with_our_names(run):
+        if not is_own(path):
+            raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
 
 
 def clear(run: Path) -> None:
-    """Remove what an earlier run left in the folder; `check_fresh` has found nothing else under these names."""
-    remove(run, *(checkpoint.name for checkpoint in own_checkpoints(run)), "best", "latest", "metrics.jsonl")
+    """Remove what an earlier run left in the folder."""
+    remove(run, *(path.name for path in with_our_names(run) if is_own(path)))
+
+
+def with_our_names(run: Path) -> list[Path]:
+    """What lies in the folder under the names that a run gives, whoever made it."""
+    files = [run / name for name in ("best", "latest", "metrics.jsonl")]
+    return [*checkpoints(run), *(file for file in files if os.path.lexists(file))]
+
+
+def is_own(path: Path) -> bool:
+    """Whether a run may have written this: a folder with a manifest, a checkpoint's name, or a log that has steps."""
+    if path.name.startswith("checkpoint-"):
+        return (path / MANIFEST).is_file()
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as opened:
+        text = opened.read(1000)
+    return bool(re.fullmatch(r'(checkpoint-\d+\s*|\{"step": .*)?', text, re.DOTALL))
 
 
 def best_checkpoint(run: Path) -> Path | None:
@@ -140,9 +127,13 @@ def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` checkpoints, the best and the latest."""
     # After a resume from an older checkpoint, the latest one written is not the one with the highest number.
     named = read_pointer(run / "best"), read_pointer(run / "latest")
-    remove(
-        run, ".tmp-old-checkpoint-*", *(old.name for old in own_checkpoints(run)[:-keep_last] if old.name not in named)
-    )
+    old = [checkpoint.name for checkpoint in own_checkpoints(run)[:-keep_last] if checkpoint.name not in named]
+    remove(run, ".tmp-old-checkpoint-*", *old)
+
+
+def own_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first. Nobody else's is ever removed."""
+    return [checkpoint for checkpoint in checkpoints(run) if is_own(checkpoint)]
 
 
 def remove_after(checkpoint: Path, keep_last: int) -> None:
@@ -155,14 +146,14 @@ def remove_after(checkpoint: Path, keep_last: int) -> None:
 def find_checkpoint(resume: Path) -> Path:
     """The newest intact checkpoint of a run folder, or the checkpoint folder itself; BadInput if there is none."""
     if (resume / "trainer_state.json").is_file():
-        if fault := verify(resume):
-            raise BadInput(resume, "", f"{fault}; resume from another checkpoint")
+        if found := verify(resume):
+            raise BadInput(resume, "", f"{found}; resume from another checkpoint")
         return resume
     for checkpoint in reversed(checkpoints(resume)):
-        fault = verify(checkpoint)
-        if not fault:
+        found = verify(checkpoint)
+        if not found:
             return checkpoint
-        tell(f"warning: {checkpoint}: {fault}; trying an older checkpoint")
+        tell(f"warning: {checkpoint}: {found}; trying an older checkpoint")
     raise BadInput(resume, "", "holds no intact checkpoint to resume from")
 
 
@@ -172,28 +163,24 @@ def verify(checkpoint: Path) -> str | None:
     Raises OSError if it cannot be read now: that proves nothing about its content.
     """
     try:
-        if os.path.lexists(checkpoint / MANIFEST) and not (checkpoint / MANIFEST).is_file():
-            return f"{MANIFEST} is not a regular file"
-        manifest, present = read_json(checkpoint / MANIFEST), os.listdir(checkpoint)
-        if not isinstance(manifest, dict) or not set(manifest) >= NEEDED:
-            return f"its manifest does not list {', '.join(sorted(NEEDED))}"
-        for name, expected in manifest.items():
-            # Only names from the folder's own list, because a name with `..` would lead out of the folder.
-            if name not in present or fingerprint(checkpoint / name) != expected:
-                return f"{name} is missing or damaged"
-    except (BadInput, OSError) as error:
-        cause = error.__cause__ if isinstance(error, BadInput) else error
-        if isinstance(cause, OSError) and cause.errno not in NOT_THERE:
-            raise cause from None
-        return f"is not complete ({error})"
-    return None
+        known = manifest_files(checkpoint)
+    except BadInput as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        return f"its manifest cannot be used ({error})"
+    if not set(known) >= NEEDED:
+        return f"is not complete: its {MANIFEST} is missing or does not list {', '.join(sorted(NEEDED))}"
+    return fault(checkpoint, known)
 
 
 def read_state(checkpoint: Path, *keys: str) -> dict[str, Any]:
-    """`trainer_state.json`, which must have all of the keys: none is ever filled in with a default."""
+    """`trainer_state.json`, which must have all of the keys: none is ever filled in with a default.
+
+    Format 1 kept the facts about a run among its settings.
+    """
     file = checkpoint / "trainer_state.json"
     state = read_json(file)
     for key in keys:
         if not isinstance(state, dict) or key not in state:
             raise BadInput(file, key, "is missing")
-    return state
+    return {"facts": state.get("settings")} | state

@@ -29,9 +29,8 @@ OLDER = {
     "skip_bad_records": False,
     "tensorboard": False,
 }
-# Format 1 kept these facts about a run among its settings; they now stand beside them.
-OF_THE_RUN = ("data_sha256", "world_size")
-NOT_SETTINGS = ("format", "resume", "overwrite", *OF_THE_RUN)
+# Format 1 kept facts about a run among its settings; they now stand beside them.
+NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 
@@ -157,15 +156,16 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     deterministic: bool = option(False, "bit-identical runs on one machine, on CUDA too (slower)")
     compile: bool = option(False, "compile the model first: takes a minute, pays off in long runs on CUDA")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        files = [self.data] if isinstance(self.data, (str, Path)) else self.data
-        object.__setattr__(self, "data", tuple(str(file) for file in files))
-
     @property
     def files(self) -> tuple[str, ...]:
         """The training files."""
-        return tuple(self.data)  # type: ignore[arg-type]  # what __post_init__ has made of it
+        files = [self.data] if isinstance(self.data, (str, Path)) else self.data
+        return tuple(str(file) for file in files)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The files to train on and to score."""
+        return self.files + ((str(self.eval_data),) if self.eval_data else ())
 
     @property
     def run_folder(self) -> Path:
@@ -181,10 +181,9 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of the settings."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"format": FORMAT, "data": list(self.files)}
         del values["resume"], values["overwrite"]
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-        return {"format": FORMAT} | plain | {"data": list(self.files)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def from_json(saved: Any, file: Path) -> Settings:
@@ -206,17 +205,6 @@ def from_json(saved: Any, file: Path) -> Settings:
         return Settings(**values)
     except BadInput as error:
         raise BadInput(file, f"settings.{error.file}", error.what) from error
-
-
-def check_unchanged(given: dict[str, Any], saved: Settings, checkpoint: Path) -> None:
-    """BadInput for a setting, given anew, that would make the resumed run another run."""
-    for field in dataclasses.fields(Settings):
-        name = field.name
-        if name in given and not field.metadata.get("may_change") and given[name] != getattr(saved, name):
-            if (name, given[name]) == ("dtype", "auto"):
-                continue  # the dtype that `auto` was resolved to is kept
-            what = f"expected {getattr(saved, name)}, as in {checkpoint}, found {given[name]}; --resume needs the same"
-            raise BadInput(f"--{name}", "", what)
 
 
 def value_kinds(settings: type) -> dict[str, tuple[type, ...]]:

@@ -196,6 +196,8 @@ DAMAGE = [
     (RESUME, "number of processes .*2.*1", STATE, "facts/world_size", 2),
     (RESUME, r"trainer_state\.json: position", STATE, "position/update", ...),
     (RESUME, r"trainer_state\.json: position.step", STATE, "position/step", -1),
+    (RESUME, r"trainer_state\.json: position: expected .*<= 2", STATE, "position/step", 10**9),
+    (RESUME, r"trainer_state\.json: position: expected update <= step", STATE, "position/update", 3),
     (RESUME, r"trainer_state\.json: scaler", STATE, "scaler", {"scale": 2.0}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.zeros(3)}),
     (RESUME, rf"optimizer\.safetensors: .*{OURS}", OPTIMIZER, {OURS: torch.full((24, 24), math.nan)}),

@@ -12,18 +12,16 @@ import threading
 import pytest
 
 import minibert
-from tests.builders import ROOT, write_toy_squad
+from minibert.commands.publish import collect
+from tests.builders import ROOT, toy_run
 from tests.commands.damage import sign
 
-SMALL = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 8, "epochs": 1}
 UPLOADED = {"README.md", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_folder):
-    folder = tmp_path_factory.mktemp("publish")
-    data = write_toy_squad(folder / "toy.json", 12)
-    return minibert.train(data=data, eval_data=data, model=tiny_folder, output_dir=folder / "run", **SMALL)
+    return toy_run(tmp_path_factory.mktemp("publish"), tiny_folder, 12, epochs=1)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -59,33 +57,22 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def publish(*words, **environment) -> subprocess.CompletedProcess:
-    given = os.environ | {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
-    command = [sys.executable, "-m", "minibert", "publish", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=120)
-
-
 def test_exactly_a_model_folder_arrives(run, tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files = {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    ended = publish(
-        "--ckpt",
-        run.folder,
-        "--name",
-        "me/mine",
-        HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
-        HF_HUB_OFFLINE="0",
-    )
+    command = [sys.executable, "-m", "minibert", "publish", "--ckpt", str(run.folder), "--name", "me/mine"]
+    env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    env |= {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     server.shutdown()
     assert ended.returncode == 0, ended.stderr
     assert "me/mine" in ended.stdout.splitlines()[-1]
     assert set(server.files) == UPLOADED
     assert not any(str(run.folder.parent).encode() in content for content in server.files.values())
-    (tmp_path / "back").mkdir()
     for name, content in server.files.items():
-        (tmp_path / "back" / name).write_bytes(content)
-    saved, back = (minibert.load_model(folder).state_dict() for folder in (run.checkpoint, tmp_path / "back"))
+        (tmp_path / name).write_bytes(content)
+    saved, back = (minibert.load_model(folder).state_dict() for folder in (run.checkpoint, tmp_path))
     assert all(saved[name].equal(back[name]) for name in saved)
 
 
@@ -95,17 +82,12 @@ def test_a_dry_run_lists_the_files_and_asks_no_hub(run, command):
     assert done.code == 0 and listed == UPLOADED and "nothing was uploaded" in done.out
 
 
-def test_paths_of_this_machine_are_left_out(run, command, tmp_path):
-    from minibert.commands.publish import collect
-
-    checkpoint = run.checkpoint
-    settings = checkpoint / "tokenizer_config.json"
+def test_paths_of_this_machine_are_left_out(run, tmp_path):
+    folder = shutil.copytree(run.checkpoint, tmp_path / "checkpoint")
+    settings = folder / "tokenizer_config.json"
     content = json.loads(settings.read_text("utf-8"))
     settings.write_text(json.dumps(content | {"name_or_path": "/home/me/bert", "tokenizer_file": "C:\\me\\t.json"}))
-    try:
-        lines = collect(checkpoint, tmp_path, "me/mine", None)
-    finally:
-        settings.write_text(json.dumps(content))
+    lines = collect(folder, tmp_path, "me/mine", None)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8")) == content
     assert lines[-2:] == [f"left out tokenizer_config.json: {key}" for key in ("name_or_path", "tokenizer_file")]
 

@@ -5,18 +5,13 @@ import shutil
 
 import pytest
 
-import minibert
 from minibert.training.card import MARK, card, write_card
-from tests.builders import write_toy_squad
-
-SMALL = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 8, "epochs": 1}
+from tests.builders import toy_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_folder):
-    folder = tmp_path_factory.mktemp("card")
-    data = write_toy_squad(folder / 'toy "one".json', 12)
-    return minibert.train(data=data, eval_data=data, model=tiny_folder, output_dir=folder / "run", **SMALL)
+    return toy_run(tmp_path_factory.mktemp("card"), tiny_folder, 12, name='toy "one".json', epochs=1)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """Checkpoints and the run folder: complete, verified, and never without a good one."""
 
-import json
-
 import pytest
 import torch
 
 from minibert.model.weights import load_model
+from minibert.support import hashes
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.training.checkpoint import load_optimizer, save_checkpoint
@@ -14,11 +13,16 @@ from minibert.training.run_folder import (
     checkpoints,
     claimed,
     find_checkpoint,
-    read_state,
     record_scores,
     verify,
 )
 from minibert.training.step import make_optimizer
+
+
+@pytest.fixture(autouse=True)
+def files_hashed_anew(monkeypatch):
+    """The clock of a file may be too coarse to tell two changes from each other that a test makes at once."""
+    monkeypatch.setattr(hashes, "hash_once", hashes.hash_once.__wrapped__)
 
 
 def save(run, step, parts, f1=None):
@@ -82,27 +86,6 @@ def test_a_half_written_folder_is_not_a_checkpoint(tmp_path, parts):
     assert find_checkpoint(tmp_path).name == "checkpoint-1"
     with claimed(tmp_path):
         assert not (tmp_path / ".tmp-checkpoint-2").exists()  # swept
-
-
-def test_a_failed_save_leaves_the_old_checkpoints_alone(tmp_path, parts, monkeypatch):
-    save(tmp_path, 1, parts)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("minibert.training.checkpoint.save_tensors", full)
-    with pytest.raises(OSError, match="are untouched"):
-        save(tmp_path, 2, parts)
-    assert find_checkpoint(tmp_path).name == "checkpoint-1"
-
-
-@pytest.mark.parametrize("missing", ["position", "scaler", "settings"])
-def test_no_part_of_the_state_is_ever_guessed(tmp_path, missing):
-    state = {"position": {}, "scaler": {}, "settings": {}}
-    del state[missing]
-    (tmp_path / "trainer_state.json").write_text(json.dumps(state), "utf-8")
-    with pytest.raises(BadInput, match=missing):
-        read_state(tmp_path, "position", "scaler", "settings")
 
 
 def test_a_claimed_folder_that_stays_empty_is_removed_again(tmp_path):

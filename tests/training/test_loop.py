@@ -12,7 +12,6 @@ import torch
 
 from minibert.model.bert import BertForQuestionAnswering, span_loss
 from minibert.model.weights import file_name, load_model, save_model, table_names
-from minibert.support.errors import BadInput
 from minibert.support.machine import Machine
 from minibert.support.signals import Stopped
 from minibert.text.batches import collate, training_batches
@@ -23,10 +22,9 @@ from minibert.training.loop import Training
 from minibert.training.settings import Settings
 from tests.builders import draw_weights, tiny_config, write_toy_squad
 
-CPU = Machine(torch.device("cpu"), torch.float32)
-
 
 def make_settings(folder: Path, **changes) -> Settings:
+    folder.mkdir(exist_ok=True)
     return Settings(**{"output_dir": folder, "batch_size": 4, "learning_rate": 1e-3, "seed": 5} | changes)
 
 
@@ -46,6 +44,24 @@ def train_set(tmp_path, tokenizer):
     examples, windows = toy_set(tmp_path, tokenizer, 16, words=20)
     assert len(windows) == 16 and len(set(windows.lengths)) == 1
     return examples, windows
+
+
+@pytest.fixture
+def make(tmp_path, tokenizer, train_set):
+    """make(**settings) -> a Training of a model without dropout, in the folder `run`."""
+
+    def call(folder: str = "run", dtype: torch.dtype = torch.float32, **changes) -> Training:
+        settings = make_settings(tmp_path / folder, **changes)
+        return Training(still_model(), tokenizer, train_set, settings, Machine(torch.device("cpu"), dtype))
+
+    return call
+
+
+def log_of(run: Path) -> list[dict]:
+    """The lines of metrics.jsonl, without the speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert all(line.pop("windows_per_second", 1) > 0 for line in lines)
+    return lines
 
 
 @pytest.fixture
@@ -85,16 +101,16 @@ def plain_transformers_loop(model, windows, run: Settings, epochs: int) -> list[
     return losses
 
 
-def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, train_set, recorded):
+def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, train_set, make, recorded):
     transformers = pytest.importorskip("transformers")
     changes = {"gradient_accumulation_steps": 2, "epochs": 10, "warmup_ratio": 0.25, "max_grad_norm": 0.5}
-    run = make_settings(tmp_path / "run", learning_rate=4e-3, **changes)
-    ours = still_model()
+    training = make(learning_rate=4e-3, **changes)
+    ours, run = training.model, training.settings
     save_model(ours, tokenizer, tmp_path / "start")
     theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "start", dtype=torch.float32).train()
 
     their_losses = plain_transformers_loop(theirs, train_set[1], run, 10)
-    Training(ours, tokenizer, train_set, run, CPU).train()
+    training.train()
     our_losses, norms = zip(*recorded)
 
     assert len(our_losses) == 20 and min(norms) > run.max_grad_norm  # clipping is active at every step
@@ -123,26 +139,27 @@ def test_the_parameters_left_out_of_that_comparison_have_no_gradient(train_set):
     assert all((size < 1e-6) == has_no_gradient(name) for name, size in sizes.items()), sizes
 
 
-def test_the_last_lines_of_the_log_hold_the_mean_loss(tmp_path, tokenizer, train_set, recorded):
-    summary = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", epochs=4), CPU).train()
+def test_the_log_and_the_progress_show_the_mean_loss_of_the_steps_since_the_last_line(tmp_path, make, recorded):
+    training = make(epochs=4)
+    summary = training.train()
     losses = [loss for loss, _ in recorded]
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = log_of(tmp_path / "run")
     assert [line["step"] for line in lines] == [10, 16]
     assert [line["loss"] for line in lines] == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])], rel=1e-5)
-    assert lines[1]["grad_norm"] == pytest.approx(recorded[-1][1]) and lines[0]["windows_per_second"] > 0
+    assert lines[1]["grad_norm"] == pytest.approx(recorded[-1][1])
     assert summary["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert training.figures().startswith(f"loss {lines[1]['loss']:.3f}, lr ")
 
 
-def test_a_step_that_diverges_ends_the_run_and_names_its_questions(tmp_path, tokenizer, train_set):
-    run = make_settings(tmp_path / "run", save_steps=1)
-    training = Training(still_model(), tokenizer, train_set, run, CPU)
+def test_a_step_that_diverges_ends_the_run_and_names_its_questions(train_set, make):
+    training = make(save_steps=1)
     take_step = training.step
 
-    def poisoned(*arguments):
+    def poisoned():
         if training.position.step == 2:
             with torch.no_grad():
                 training.model.span_head.weight[0, 0] = math.nan
-        take_step(*arguments)
+        take_step()
 
     training.step = poisoned  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError) as caught:
@@ -150,85 +167,18 @@ def test_a_step_that_diverges_ends_the_run_and_names_its_questions(tmp_path, tok
     ids = [train_set[0][i].id for i in np.unique(train_set[1].example[training.plan.micro_batches(2)[0]])]
     assert f"step 3: loss or gradient are not finite; its questions are {', '.join(ids)};" in str(caught.value)
     assert "the last good checkpoint is checkpoint-2" in str(caught.value)
-    assert sorted(path.name for path in run.run_folder.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    assert sorted(path.name for path in training.run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, tokenizer, train_set):
-    training = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", save_steps=1), CPU)
+def test_a_gradient_that_is_not_finite_is_never_saved(make):
+    training = make(save_steps=1)
     training.model.span_head.weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(FloatingPointError):
         training.train()
-    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not list(training.run.glob("checkpoint-*"))
 
 
-def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_data(
-    tmp_path, tokenizer, train_set, monkeypatch
-):
-    """On the CPU, where float16 is slow but scaled in the same way."""
-    run = make_settings(tmp_path / "run", epochs=20)
-    training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16))
-    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    monkeypatch.setattr(training, "log_losses", lambda rate: None)
-    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
-    training.step(*training.plan.share(0))
-    assert (training.position.step, training.position.update, training.position.windows) == (1, 0, 4)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
-    while training.position.update == 0:
-        training.step(*training.plan.share(training.position.step))
-    rate = training.optimizer.param_groups[0]["lr"]
-    assert rate == 0.0  # the first update that counts has the schedule's first rate, however late it comes
-
-
-def test_float16_learns_with_a_scaled_loss(tmp_path, tokenizer, train_set, recorded):
-    run = make_settings(tmp_path / "run", epochs=10, learning_rate=4e-3)
-    Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float16)).train()
-    assert recorded[-1][0] < recorded[0][0] / 2
-
-
-@pytest.mark.parametrize(("dtype", "stop"), [(torch.float32, 1), (torch.float32, 4), (torch.bfloat16, 3)])
-def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
-    """With dropout and accumulation; the runs differ in nothing but an interruption (mid-epoch or at its end)."""
-    train_set = toy_set(tmp_path, tokenizer, 30)
-    machine = Machine(torch.device("cpu"), dtype)
-    changes = {"gradient_accumulation_steps": 2, "save_steps": 1, "keep_last": 9}
-
-    def fresh(folder: str) -> Training:
-        model = draw_weights(BertForQuestionAnswering(tiny_config()))
-        return Training(model, tokenizer, train_set, make_settings(tmp_path / folder, **changes), machine)
-
-    whole = fresh("whole")
-    assert (whole.plan.steps_per_epoch, whole.total_steps) == (4, 8)
-    whole.train()
-
-    stopped = fresh("stopped")
-    take_step = stopped.step
-
-    def until_stop(*arguments):
-        take_step(*arguments)
-        if stopped.position.step == stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stopped.step = until_stop  # type: ignore[method-assign]
-    with pytest.raises(Stopped):
-        stopped.train()
-    checkpoint = tmp_path / "stopped" / f"checkpoint-{stop}"
-
-    settings = make_settings(tmp_path / "stopped", **changes)
-    resumed = Training(load_model(checkpoint), tokenizer, train_set, settings, machine)
-    resumed.resume(checkpoint)
-    resumed.train()
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        last = Path("checkpoint-8") / file
-        assert (tmp_path / "stopped" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
-    logs = [(tmp_path / folder / "metrics.jsonl").read_text().splitlines() for folder in ("whole", "stopped")]
-    assert [without_speed(line) for line in logs[0]] == [without_speed(line) for line in logs[1]]
-
-
-def without_speed(line: str) -> dict:
-    return {key: value for key, value in json.loads(line).items() if key != "windows_per_second"}
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path, tokenizer, train_set, monkeypatch):
+def test_weights_that_are_not_finite_are_never_saved(make, monkeypatch):
     """The loss is computed before the update: that of the last step is finite whatever the update does."""
     update = loop.update
 
@@ -238,43 +188,66 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tokenizer, train_
             next(model.parameters()).fill_(math.inf)
         return result
 
-    training = Training(still_model(), tokenizer, train_set, make_settings(tmp_path / "run", max_steps=1), CPU)
-    (tmp_path / "run").mkdir()
+    training = make(max_steps=1)
     monkeypatch.setattr(loop, "update", overflowing)
     with pytest.raises(FloatingPointError, match="step 1: weights are not finite"):
         training.train()
-    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not list(training.run.glob("checkpoint-*"))
 
 
-def test_a_largest_gradient_norm_of_0_clips_nothing(tmp_path, tokenizer, train_set):
-    weights = []
-    for name, norm in (("none", 0.0), ("huge", 1e9)):
-        (tmp_path / name).mkdir()
-        settings = make_settings(tmp_path / name, max_steps=4, max_grad_norm=norm)
-        training = Training(still_model(), tokenizer, train_set, settings, CPU)
+def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_data(make, monkeypatch):
+    """On the CPU, where float16 is slow but scaled in the same way."""
+    training = make(dtype=torch.float16, epochs=20)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    monkeypatch.setattr(training, "log_losses", lambda: None)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    training.step()
+    assert (training.position.step, training.position.update, training.position.windows) == (1, 0, 4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
+    while training.position.update == 0:
+        training.step()
+    rate = training.optimizer.param_groups[0]["lr"]
+    assert rate == 0.0  # the first update that counts has the schedule's first rate, however late it comes
+
+
+def test_float16_learns_with_a_scaled_loss(make, recorded):
+    make(dtype=torch.float16, epochs=10, learning_rate=4e-3).train()
+    assert recorded[-1][0] < recorded[0][0] / 2
+
+
+@pytest.mark.parametrize(("dtype", "stop"), [(torch.float32, 4), (torch.bfloat16, 3)])
+def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
+    """With dropout and accumulation; the runs differ in nothing but an interruption (at an epoch's end or within)."""
+    train_set, machine = toy_set(tmp_path, tokenizer, 30), Machine(torch.device("cpu"), dtype)
+
+    def make(folder: str, model: BertForQuestionAnswering) -> Training:
+        changes = {"gradient_accumulation_steps": 2, "save_steps": 1, "keep_last": 9}
+        return Training(model, tokenizer, train_set, make_settings(tmp_path / folder, **changes), machine)
+
+    whole, stopped = (make(name, draw_weights(BertForQuestionAnswering(tiny_config()))) for name in ("whole", "half"))
+    assert (whole.plan.steps_per_epoch, whole.total_steps) == (4, 8)
+    whole.train()
+    take_step = stopped.step
+
+    def until_stop():
+        take_step()
+        if stopped.position.step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped.step = until_stop  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        stopped.train()
+    checkpoint = stopped.run / f"checkpoint-{stop}"
+    resumed = make("half", load_model(checkpoint))
+    resumed.resume(checkpoint)
+    resumed.train()
+    for file in ("checkpoint-8/model.safetensors", "checkpoint-8/optimizer.safetensors"):
+        assert (resumed.run / file).read_bytes() == (whole.run / file).read_bytes()
+    assert log_of(resumed.run) == log_of(whole.run)
+
+
+def test_a_largest_gradient_norm_of_0_clips_nothing(make):
+    trainings = [make(name, max_steps=4, max_grad_norm=norm) for name, norm in (("none", 0.0), ("huge", 1e9))]
+    for training in trainings:
         training.train()
-        weights.append([parameter.detach().clone() for parameter in training.model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*weights))
-
-
-@pytest.mark.parametrize("change", [{"step": 10**9}, {"update": 3}])
-def test_a_position_out_of_the_run_is_refused(tmp_path, tokenizer, train_set, change):
-    (tmp_path / "run").mkdir()
-    settings = make_settings(tmp_path / "run", max_steps=2)
-    Training(still_model(), tokenizer, train_set, settings, CPU).train()
-    checkpoint = tmp_path / "run" / "checkpoint-2"
-    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-    state["position"] |= change
-    (checkpoint / "trainer_state.json").write_text(json.dumps(state), "utf-8")
-    with pytest.raises(BadInput, match="position: expected update"):
-        Training(still_model(), tokenizer, train_set, settings, CPU).resume(checkpoint)
-
-
-def test_the_progress_shows_the_loss_of_the_steps_since_the_last_line(tmp_path, tokenizer, train_set):
-    """Also after the last step, whose line of metrics.jsonl has just been written."""
-    run = make_settings(tmp_path / "run", max_steps=3)
-    (tmp_path / "run").mkdir()
-    training = Training(still_model(), tokenizer, train_set, run, Machine(torch.device("cpu"), torch.float32))
-    training.train()
-    (line,) = [json.loads(text) for text in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
-    assert line["step"] == 3 and training.figures().startswith(f"loss {line['loss']:.3f}, lr ")
+    assert all(torch.equal(*pair) for pair in zip(*(training.model.parameters() for training in trainings)))
