@@ -1,6 +1,6 @@
 """Commands that run in forked processes, with a fault (a signal, an error, a full disk) in a certain call.
 
-They are forked from one process that has imported torch, so that a hundred of them cost little. Unix only.
+They are forked from one server that has imported torch, so that a hundred of them cost little. Unix only.
 """
 
 import contextlib
@@ -9,12 +9,13 @@ import gc
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -30,46 +31,24 @@ FLAGS = "--max_seq_length 64 --doc_stride 16 --dtype float32 --device cpu --batc
 FLAGS += "--gradient_accumulation_steps 2 --epochs 3 --learning_rate 1e-3 --seed 5 --save_steps 1".split()
 STEPS_PER_EPOCH, STEPS = 4, 12  # of the run that `job` describes
 OPTIMIZER = "optimizer.safetensors"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+COMMANDS = {name: importlib.import_module(f"minibert.commands.{name}") for name in ("train", "evaluate")}
+
+with torch.device("meta"):
+    BertForQuestionAnswering(tiny_config())  # for which torch imports some 800 more modules
+gc.freeze()  # otherwise the garbage collector of every child copies all of this memory
 
 
-def serve() -> None:
-    """Fork a process for each order on stdin, and answer with its id; or wait for one, and answer how it ended."""
-    for name in ("commands.train", "commands.evaluate", "evaluation.evaluate"):
-        importlib.import_module(f"minibert.{name}")
-    with torch.device("meta"):
-        BertForQuestionAnswering(tiny_config())  # for which torch imports some 800 more modules
-    gc.freeze()  # otherwise the garbage collector of every child copies all of this memory
-    print("ready", flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "wait" in order:
-            print(wait(**order), flush=True)
-        else:
-            process = os.fork()
-            if process == 0:
-                return become(**order)
-            print(process, flush=True)
-
-
-def wait(wait: int, seconds: float) -> str:
-    """A child's `Popen.returncode` as JSON; a child that does not end in time is killed, and the answer is null."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(wait, os.WNOHANG)
-        if ended:
-            return json.dumps(os.waitstatus_to_exitcode(status))
-        time.sleep(0.002)
-    os.kill(wait, signal.SIGKILL)
-    os.waitpid(wait, 0)
-    return "null"
-
-
-def become(script: str, words: list[str], out: str, err: str, env: dict, fault: dict | None) -> None:
+def become(script: str, words: list[str], paths: list[Path], env: dict, fault: dict | None) -> None:
     """In the child: run one of the commands, with a fault in a certain call."""
-    for number, path in enumerate((os.devnull, out, err)):
+    for number, path in enumerate([os.devnull, *paths]):
         os.dup2(os.open(path, os.O_WRONLY if number else os.O_RDONLY), number)
+    # Python's own files still know whether the server's streams could seek.
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
+    sys.__stderr__ = sys.stderr
     os.environ.update(env)
-    main = sys.modules[f"minibert.commands.{script}"].main
+    main = COMMANDS[script].main
     if fault:
         arm(**fault)
 
@@ -119,16 +98,15 @@ def arm(
 class Process:
     """A running command. Its output comes through FIFOs, to which a limit on the size of files does not apply."""
 
-    def __init__(self, server: "Forks", folder: Path, script: str, words: list, env: dict, fault: dict | None):
-        self.server, self.texts = server, [b"", b""]
-        paths = [folder / "out", folder / "err"]
+    def __init__(self, folder: Path, script: str, words: list, env: dict, fault: dict | None):
+        paths, self.texts = [folder / "out", folder / "err"], [b"", b""]
         for path in paths:
             os.mkfifo(path)
         # Open for both, so that neither side waits for the other.
         self.pipes = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths]
-        out, err = map(str, paths)
-        order = {"script": script, "words": list(map(str, words)), "out": out, "err": err, "env": env, "fault": fault}
-        self.id = server.ask(order)
+        arguments = script, list(map(str, words)), paths, env, fault
+        self.process = FORKS.Process(target=become, args=arguments, daemon=True)
+        self.process.start()
 
     def read(self) -> tuple[str, str]:
         """All that it has printed so far: stdout and stderr."""
@@ -139,55 +117,47 @@ class Process:
         return tuple(text.decode("utf-8") for text in self.texts)
 
     def kill(self, number: int) -> None:
-        os.kill(self.id, number)  # until it is waited for, the id belongs to no other process
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = 60) -> int | None:
-        self.code = self.server.ask({"wait": self.id, "seconds": seconds})
+        """The exit code, minus the number of the signal that killed it, or None if it does not end in time."""
+        self.process.join(seconds)
+        self.code = self.process.exitcode
+        self.process.kill()
         self.out, self.err = self.read()
         for pipe in self.pipes:
             os.close(pipe)
         return self.code
 
 
-class Forks:
-    """The process that forks, and how to give it orders."""
-
-    def __init__(self):
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.forks"], env=env, text=True, cwd=ROOT, **pipes
-        )
-        assert self.process.stdout.readline() == "ready\n"
-
-    def ask(self, order: dict) -> int | None:
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
 @functools.cache
-def fork_server() -> Forks:
-    return Forks()  # one for all test files; it ends with its stdin
+def start_server() -> None:
+    """Start the process that forks; it ends with this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Start a command: start("train", words, fault={"at": .., "call": .., ..}) -> Process."""
 
     def call(script: str, words: list, env: dict | None = None, fault: dict | None = None) -> Process:
-        return Process(fork_server(), tmp_path_factory.mktemp("pipes"), script, words, env or {}, fault)
+        start_server()
+        return Process(tmp_path_factory.mktemp("pipes"), script, words, env or {}, fault)
 
     return call
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train(start):
     """Run train.py to its end."""
 
     def call(*words, **options) -> Process:
         process = start("train", words, **options)
-        process.code = process.wait()
+        process.wait()
         return process
 
     return call
@@ -211,17 +181,13 @@ def job(tmp_path_factory, tiny_folder) -> list:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory, job) -> dict:
+def whole(tmp_path_factory, train, job) -> dict:
     """How the run ends that nothing interrupts, and the seconds it takes."""
-    folder = tmp_path_factory.mktemp("whole")
-    fork_server()
-    begin = time.perf_counter()
-    process = Process(fork_server(), folder, "train", [*job, "--output_dir", folder / "run"], {}, None)
-    assert process.wait() == 0, process.err
-    assert (folder / "run" / f"checkpoint-{STEPS}").is_dir() and not (
-        folder / "run" / f"checkpoint-{STEPS + 1}"
-    ).exists()
-    return {"outcome": outcome(folder / "run"), "seconds": time.perf_counter() - begin}
+    run, begin = tmp_path_factory.mktemp("whole") / "run", time.perf_counter()
+    process = train(*job, "--output_dir", run)
+    assert process.code == 0, process.err
+    assert checkpoints(run)[-1].name == f"checkpoint-{STEPS}"
+    return {"outcome": outcome(run), "seconds": time.perf_counter() - begin}
 
 
 def outcome(run: Path) -> dict:
@@ -255,7 +221,3 @@ def assert_one_line(process: Process, code: int, *said: str) -> None:
 def at_step(step: int, *signals: int) -> dict:
     """A fault: these signals arrive at the beginning of a step."""
     return {"at": "minibert.training.loop.update", "call": step, "signals": signals}
-
-
-if __name__ == "__main__":
-    serve()
