@@ -167,15 +167,9 @@ class Training:
             for batch, is_counted in micro_batches
         ]
         scale = self.scaler.get_scale()  # 1 without float16; with it, reading the value waits for the device
-        loss, norm = update(
-            self.replica,
-            self.optimizer,
-            self.scaler,
-            ranks.synced_at_last(self.replica, weighted),
-            rate,
-            settings.max_grad_norm or math.inf,
-            self.machine,
-        )
+        synced = ranks.synced_at_last(self.replica, weighted)
+        clip = settings.max_grad_norm or math.inf
+        loss, norm = update(self.replica, self.optimizer, self.scaler, synced, rate, clip, self.machine)
         is_update = self.scaler.get_scale() >= scale  # GradScaler lowers its scale when it skips an update
         self.skips = 0 if is_update else self.skips + 1
         self.scores = {}

@@ -5,7 +5,6 @@ turns the fields into flags. Names and defaults are those of the field's run_squ
 """
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ LARGEST = 2**31 - 1
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 
 
-def option(default: Any, help: str, least: float | None = None, most: float | None = None, **more: Any) -> Any:
+def option(default: Any, help: str, least: float = -LARGEST, most: float = LARGEST, **more: Any) -> Any:
     """A field with its default, its help text, and the range that its numbers may have.
 
     more: `choices`, the values that are allowed; `metavar`, what the help calls the value; `may_change`, True where a
@@ -89,7 +88,7 @@ class AnswerSettings(Checked):
         False, "a question without answers is unanswerable, even where the file does not mark it is_impossible"
     )
     null_score_diff_threshold: float = option(
-        0.0, 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)', least=-math.inf
+        0.0, 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
     )
     eval_batch_size: int = option(EVAL_BATCH_SIZE, "windows in a batch of prediction", least=1, may_change=True)
 
@@ -217,19 +216,15 @@ def value_kinds(settings: type) -> dict[str, tuple[type, ...]]:
 
 
 def check(name: str, value: Any, kinds: tuple[type, ...], limits: typing.Mapping[str, Any]) -> None:
-    """BadInput unless a value is of one of the kinds, finite, in its range and among its choices."""
+    """BadInput unless a value is of one of the kinds, in its range and among its choices."""
     allowed = (*kinds, int) if float in kinds else kinds
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
         raise BadInput(name, "", f"expected {names}, found {value!r}")
-    if choices := limits.get("choices"):
-        if value is not None and value not in choices:
-            raise BadInput(name, "", f"expected one of {', '.join(choices)}, found {value!r}")
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        # An int may be too large to become a float, and then neither isfinite nor a product can take it.
-        largest = LARGEST if isinstance(value, int) else math.inf
-        least = -largest if limits["least"] is None else max(-largest, limits["least"])
-        most = largest if limits["most"] is None else limits["most"]
-        is_finite = isinstance(value, int) or math.isfinite(value)
-        if not (is_finite and least <= value <= most):
-            raise BadInput(name, "", f"expected a number from {least} to {most}, found {str(value)[:40]}")
+    choices = limits.get("choices")
+    if choices and value is not None and value not in choices:
+        raise BadInput(name, "", f"expected one of {', '.join(choices)}, found {value!r}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and not limits["least"] <= value <= limits["most"]:  # nan is not
+        what = f"expected a number from {limits['least']} to {limits['most']}, found {str(value)[:40]}"
+        raise BadInput(name, "", what)
