@@ -14,12 +14,14 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.support.files import read_pointer
@@ -47,6 +49,7 @@ def become(script: str, words: list[str], paths: list[Path], env: dict, fault: d
     # Python's own files still know whether the server's streams could seek.
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
     sys.__stderr__ = sys.stderr
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     os.environ.update(env)
     main = COMMANDS[script].main
     if fault:

@@ -4,7 +4,6 @@ that nothing interrupted."""
 import collections
 import contextlib
 import errno
-import functools
 import importlib
 import itertools
 import os
@@ -286,8 +285,9 @@ def test_runs_killed_at_random_moments_end_as_the_whole_one(tmp_path, start, job
                 if generator.random() < 0.5:
                     time.sleep(generator.random() * whole["seconds"])
                 else:
-                    is_saving = functools.partial(lambda run: list(run.glob(".tmp-*")) or is_whole(run), run)
-                    wait_for(is_saving, process)
+                    # It has swept what the last kill left behind, and trains.
+                    wait_for(lambda process=process: "windows, learning rate" in process.read()[0], process)
+                    wait_for(lambda run=run: list(run.glob(".tmp-*")) or is_whole(run), process)
                     time.sleep(generator.random() * 0.02)
                 process.kill(signal.SIGKILL)
             code = process.wait()
@@ -295,7 +295,7 @@ def test_runs_killed_at_random_moments_end_as_the_whole_one(tmp_path, start, job
             if code:
                 kills += 1
                 newest = checkpoints(run)[-1]
-                aside = tuple(sorted({path.name.rstrip("0123456789") for path in run.rglob(".tmp-*")}))
+                aside = tuple(sorted({path.name.rpartition("-")[0] for path in run.rglob(".tmp-*")}))
                 found[newest.name, bool(read_scores(newest)), aside] += 1
                 words = [*job, "--output_dir", run, "--resume"]
         assert outcome(run) == whole["outcome"]
