@@ -187,6 +187,7 @@ DAMAGE = [
     (OF_TOKENIZERS, r"tokenizer\.json: ", "model/tokenizer.json", b"{"),
     (OF_MODELS, "tokens", "model/vocab.txt", lambda raw: raw + b"more\n"),
     (RESUME, r"checkpoint-2: .*not complete", MANIFEST, None),
+    (RESUME, "checkpoint-2: .*does not list", MANIFEST, "optimizer.safetensors", ...),
     (RESUME, "checkpoint-2: ", MANIFEST, "..", {"bytes": 0}),
     (RESUME, r"checkpoint-2: .*model\.safetensors is .*damaged", "run/checkpoint-2/model.safetensors", flip_a_bit),
     (RESUME, r"trainer_state\.json: settings", STATE, "settings", ...),
