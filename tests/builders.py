@@ -110,6 +110,15 @@ def run(
     )
 
 
+def write_folder(folder: Path, files: dict[str, Any]) -> Path:
+    """The folder, created if needed, with these files in it or below it: bytes as they are, anything else as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
 def lone_batch(windows: Windows, i: int) -> dict[str, torch.Tensor]:
     """The batch of window i alone, without padding."""
     window = windows[i]

@@ -20,8 +20,8 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import load_with_report
 from minibert.support.hub import find_folder
 from minibert.text.tokenizer import load_tokenizer
-from tests.builders import draw_weights
-from tests.text.test_tokenizer import encode, json_tokenizer, lines, write_folder
+from tests.builders import draw_weights, write_folder
+from tests.text.test_tokenizer import encode, json_tokenizer, lines
 
 # Sizes that are all different: a swapped axis cannot pass. V 97, D 30, H 5, layers 4, F 52, positions 41, B 3, T 17.
 SIZES = {"vocab_size": 97, "max_position_embeddings": 41, "initializer_range": 0.63}  # a new head's logits spread too

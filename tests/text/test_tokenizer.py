@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.text.tokenizer import load_tokenizer
-from tests.builders import VOCABULARY
+from tests.builders import VOCABULARY, write_folder
 
 ODD_TEXTS = [
     "",
@@ -54,18 +54,6 @@ def json_tokenizer(tokens=VOCABULARY, wordpiece=(), **changes) -> bytes:
     content = json.loads(backend.to_str())
     content |= {"model": content["model"] | dict(wordpiece)} | changes
     return json.dumps({key: part for key, part in content.items() if part is not ...}).encode()
-
-
-def as_bytes(content) -> bytes:
-    """Bytes as they are, anything else as JSON."""
-    return content if isinstance(content, bytes) else json.dumps(content).encode()
-
-
-def write_folder(folder, files: dict):
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(as_bytes(content))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from minibert.support.errors import BadInput
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.tokenizer_files import SETTINGS, SPECIAL_TOKENS
-from tests.builders import VOCABULARY
-from tests.text.test_tokenizer import ODD_TEXTS, encode, json_tokenizer, lines, pieces, write_folder
+from tests.builders import VOCABULARY, write_folder
+from tests.text.test_tokenizer import ODD_TEXTS, encode, json_tokenizer, lines, pieces
 
 CONFIG, ADDED, MAP, V = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", len(VOCABULARY)
 VOCAB = {"vocab.txt": lines(VOCABULARY)}
