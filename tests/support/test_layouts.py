@@ -1,6 +1,5 @@
 """Folders of other programs: which folder is the model, and a conversion command that works as it is printed."""
 
-import json
 import subprocess
 import sys
 
@@ -8,57 +7,29 @@ import pytest
 
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
-from minibert.support.layouts import conversion, is_model
-from tests.builders import ROOT
+from minibert.support.layouts import conversion
+from tests.builders import ROOT, write_folder
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
 OF_2019 = TRANSFORMER | {"type": "sentence_transformers.models.BERT"}
 POOLING = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
-
-
-def write(folder, names: str):
-    """Files with these names, empty but for JSON; a name that ends with a slash is a folder."""
-    for name in names.split():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("{}", "utf-8")
-    return folder
-
-
-OTHERS = (
-    "trainer_state.json training_args.bin README.md .git/ checkpoint-500/config.json checkpoint-500/model.safetensors"
-)
-
-
-@pytest.mark.parametrize("config", ["config.json", "bert_config.json"])
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
-def test_a_folder_with_config_and_weights_is_itself_whatever_another_program_left(tmp_path, config, weights):
-    folder = write(tmp_path, f"{config} {weights} {OTHERS} best/ latest/ 0_Transformer/ modules.json")
-    assert is_model(folder) and find_folder(folder) == folder
-
-
-def test_without_weights_of_its_own_the_other_trainers_latest_checkpoint_counts(tmp_path):
-    folder = write(tmp_path, f"{OTHERS} config.json checkpoint-1000/config.json checkpoint-old/")
-    assert not is_model(folder) and find_folder(folder) == folder / "checkpoint-1000"
+FILES = {"0_Transformer/config.json": {}, "1_Pooling/config.json": {}, "README.md": b""}
 
 
 @pytest.mark.parametrize("modules", [[TRANSFORMER, POOLING], [POOLING, TRANSFORMER], [OF_2019, POOLING]])
 def test_modules_json_leads_to_the_encoder(tmp_path, modules):
-    folder = write(tmp_path, "0_Transformer/config.json 1_Pooling/config.json README.md")
-    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
-    assert find_folder(folder) == folder / "0_Transformer"
+    assert find_folder(write_folder(tmp_path, FILES | {"modules.json": modules})) == tmp_path / "0_Transformer"
 
 
 @pytest.mark.parametrize("modules", [[TRANSFORMER | {"path": ""}], [POOLING], [], {}, None, ["x"]])
 def test_a_modules_json_without_a_folder_for_the_encoder_changes_nothing(tmp_path, modules):
-    (write(tmp_path, "vocab.txt 0_Transformer/") / "modules.json").write_text(json.dumps(modules), "utf-8")
-    assert find_folder(tmp_path) == tmp_path
+    assert find_folder(write_folder(tmp_path, FILES | {"modules.json": modules})) == tmp_path
 
 
 @pytest.mark.parametrize("path", ["../outside", "..", "0_Transformer/..", "gone", "a\0b", "/", ["0_Transformer"], 7])
 def test_modules_json_does_not_lead_out_of_the_folder(tmp_path, path):
-    write(tmp_path, "outside/config.json")
-    folder = write(tmp_path / "model", "0_Transformer/config.json")
-    (folder / "modules.json").write_text(json.dumps([TRANSFORMER | {"path": path}]), "utf-8")
+    write_folder(tmp_path / "outside", {"config.json": {}})
+    folder = write_folder(tmp_path / "model", FILES | {"modules.json": [TRANSFORMER | {"path": path}]})
     with pytest.raises(BadInput, match=r"modules\.json: path: expected a folder beside this file, found .*; download"):
         find_folder(folder)
 
