@@ -109,11 +109,15 @@ def finite(number: str) -> float:
 
 def fingerprint(file: Path) -> dict[str, Any]:
     """Size in bytes and sha256 of a regular file."""
-    digest = hashlib.sha256()
+    return {"bytes": file.stat().st_size, "sha256": hash_file(file, hashlib.sha256())}
+
+
+def hash_file(file: Path, digest: Any) -> str:
+    """The hex digest of a regular file's content, by an object of `hashlib` that may hold what stands before it."""
     with open(file, "rb", opener=regular) as opened:
         while block := opened.read(1 << 20):
             digest.update(block)
-    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    return str(digest.hexdigest())
 
 
 def regular(file: str, flags: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
+from minibert.support.files import hash_file, read_json
 
 
 class Known(NamedTuple):
@@ -106,25 +106,17 @@ def mismatch(file: Path, known: Known) -> str | None:
     """In which way a file differs from what it must be, or None."""
     if not file.is_file():
         return "is missing"
-    size = file.stat().st_size
-    if known.bytes is not None and size != known.bytes:
-        return f"is damaged: expected {known.bytes} bytes by {known.source}, found {size}"
-    name, digest = ("sha256" if len(known.hash) == 64 else "git sha1"), hash_of(file, len(known.hash) == 40)
-    return (
-        None if digest == known.hash else f"is damaged: expected {name} {known.hash} by {known.source}, found {digest}"
-    )
-
-
-def hash_of(file: Path, by_git: bool = False) -> str:
-    """A file's sha256, or the sha1 of git's object; read once as long as the file does not change."""
     state = file.stat()
-    return hash_once(file.resolve(), by_git, state.st_ino, state.st_size, state.st_mtime_ns)
+    if known.bytes is not None and state.st_size != known.bytes:
+        return f"is damaged: expected {known.bytes} bytes by {known.source}, found {state.st_size}"
+    by_git = len(known.hash) == 40
+    digest = hash_once(file.resolve(), by_git, state.st_ino, state.st_size, state.st_mtime_ns)
+    if digest == known.hash:
+        return None
+    return f"is damaged: expected {'git sha1' if by_git else 'sha256'} {known.hash} by {known.source}, found {digest}"
 
 
 @functools.lru_cache(maxsize=1000)
 def hash_once(file: Path, by_git: bool, inode: int, size: int, changed: int) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if by_git else hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """A file's sha256, or the sha1 of git's object; read once as long as the file does not change."""
+    return hash_file(file, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if by_git else hashlib.sha256())

@@ -20,8 +20,6 @@ from torch import nn
 from minibert.support.errors import BadInput
 from minibert.support.ranks import local_rank
 
-X86_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as Linux names these features
-ARM_BFLOAT16 = {"bf16"}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
 
 
@@ -96,16 +94,13 @@ def has_fast_bfloat16() -> bool:
     and ONEDNN_MAX_CPU_ISA can still keep torch and oneDNN from using them.
     """
     features = processor_flags()
-    is_x86 = bool(features & X86_BFLOAT16) or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    is_arm = "bf16" in features
+    is_x86 = bool(features & {"avx512_bf16", "amx_bf16"})
+    is_x86 |= getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # for systems that list no features
     if is_x86 and torch.backends.cpu.get_cpu_capability() in ("NO AVX", "DEFAULT", "AVX2"):
         return False
-    return (is_x86 or bool(features & ARM_BFLOAT16)) and onednn_has_bfloat16()
-
-
-def onednn_has_bfloat16() -> bool:
-    """Whether oneDNN, which computes torch's matrix products on a CPU, accepts bfloat16."""
-    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", torch.backends.mkldnn.is_available)
-    return bool(ask())
+    ask_onednn = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", torch.backends.mkldnn.is_available)
+    return (is_arm or is_x86) and bool(ask_onednn())
 
 
 def processor_flags() -> set[str]:

@@ -6,8 +6,8 @@ Next: `machine.py`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -16,7 +16,7 @@ from minibert.support.signals import tell
 
 LINE_SECONDS = 30  # between two lines
 BAR_SECONDS = 1  # between two readings of the figures: on a GPU a reading waits for the device
-Item = TypeVar("Item", covariant=True)
+Item = TypeVar("Item")
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"  # fits into 80 columns
 
 
@@ -24,13 +24,11 @@ class Progress:
     """Counts steps towards `total`; use as a context, and call `update` after each step."""
 
     def __init__(self, what: str, total: int, done: int = 0, unit: str = "batch", is_shown: bool = True):
-        self.what, self.total, self.done, self.unit = what, total, done, unit
+        self.what, self.total, self.first, self.done, self.unit = what, total, done, done, unit
         self.is_shown = is_shown and ranks.is_main()
-        # None: no bar unless stderr is a terminal.
-        is_disabled = None if self.is_shown else True
+        is_disabled = None if self.is_shown else True  # None: no bar unless stderr is a terminal
         self.bar = tqdm(desc=what, total=total, initial=done, leave=False, bar_format=BAR, delay=1, disable=is_disabled)
-        self.first, self.began = done, time.monotonic()
-        self.last = self.began  # when the figures were last shown
+        self.began = self.last = time.monotonic()  # last: when the figures were shown
 
     def __enter__(self) -> "Progress":
         return self
@@ -60,13 +58,9 @@ class Progress:
         return ", ".join(filter(None, [f"{self.what}: {self.unit} {self.done} of {self.total}", figures, left]))
 
 
-class SizedIterable(Sized, Iterable[Item], Protocol[Item]):
-    """What has a length and can be iterated."""
-
-
-def over(items: SizedIterable[Item], what: str, unit: str = "batch", is_shown: bool = True) -> Iterator[Item]:
+def over(items: Sequence[Item], what: str, is_shown: bool = True) -> Iterator[Item]:
     """The items, one after the other, with their progress shown."""
-    with Progress(what, len(items), unit=unit, is_shown=is_shown) as progress:
+    with Progress(what, len(items), is_shown=is_shown) as progress:
         for item in items:
             yield item
             progress.update()

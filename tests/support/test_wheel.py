@@ -130,11 +130,11 @@ def test_of_a_zip_bomb_no_more_than_the_pinned_size_is_written(target, pip, monk
         try:
             unpack_file(archive, entry, file, known)
         finally:
-            written.append(file.stat().st_size)
+            written.append(file.stat().st_size if file.exists() else 0)
 
     monkeypatch.setattr(wheel, "unpack_file", unpack)
     refusal(target)
-    assert max(written) <= 2
+    assert written and max(written) <= 2
 
 
 def test_without_pip_one_line_says_what_to_place_where(target, pip):
