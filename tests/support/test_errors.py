@@ -16,13 +16,8 @@ from minibert.support.errors import BadInput
         (("", "", "is empty"), "is empty"),
     ],
 )
-def test_the_line_joins_what_is_given(parts, line):
-    error = BadInput(*parts)
-    assert str(error) == line
-    assert (error.file, error.where, error.what) == (str(parts[0]), *parts[1:])
-
-
-def test_the_error_survives_pickling():
+def test_the_line_joins_what_is_given_and_survives_pickling(parts, line):
     """Another process, as in multiprocessing, returns errors pickled."""
-    error = pickle.loads(pickle.dumps(BadInput("a.json", "line 2", "is empty")))
-    assert isinstance(error, BadInput) and str(error) == "a.json: line 2: is empty" and error.where == "line 2"
+    for error in (BadInput(*parts), pickle.loads(pickle.dumps(BadInput(*parts)))):
+        assert isinstance(error, BadInput) and str(error) == line
+        assert (error.file, error.where, error.what) == (str(parts[0]), *parts[1:])

@@ -59,7 +59,6 @@ def test_the_dtype_follows_from_the_processor_and_what_torch_may_use(processor, 
 
 @pytest.mark.parametrize("is_built_in", [True, False])
 def test_a_torch_without_these_private_functions_still_gives_an_answer(processor, monkeypatch, is_built_in):
-    """Another version of torch may not have them."""
     processor(X86)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
@@ -87,12 +86,10 @@ def test_linux_lists_the_processors_features():
         assert "avx2" in machine.processor_flags()
 
 
-def test_without_cuda_auto_is_the_cpu(monkeypatch):
+def test_auto_is_the_cpu_or_the_gpu_of_this_rank(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_machine("auto", "float32") == Machine(CPU, torch.float32)
-
-
-def test_with_cuda_auto_is_the_gpu_of_this_rank(monkeypatch):
+    assert choose_machine(CPU, torch.bfloat16) == Machine(CPU, torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -119,10 +116,6 @@ def test_what_the_machine_cannot_do_is_refused(monkeypatch, device, dtype, flag,
     assert (caught.value.file, caught.value.where) == (flag, device if flag == "--device" else dtype)
 
 
-def test_torch_devices_and_dtypes_are_accepted_too():
-    assert choose_machine(CPU, torch.bfloat16) == Machine(CPU, torch.bfloat16)
-
-
 def test_deterministic_kernels_are_chosen_before_cuda_starts(monkeypatch):
     chosen: list = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", chosen.append)
@@ -135,7 +128,6 @@ def test_deterministic_kernels_are_chosen_before_cuda_starts(monkeypatch):
 
 def test_a_machine_prints_what_it_is():
     assert str(Machine(CPU, torch.bfloat16)) == "cpu, bfloat16"
-    assert repr(Machine(CPU, torch.bfloat16)) == "Machine(device=device(type='cpu'), dtype=torch.bfloat16)"
 
 
 def test_autocast_casts_unless_the_weights_have_the_dtype():
@@ -171,8 +163,4 @@ def test_mallopt_is_called_only_where_the_c_library_has_it(monkeypatch, platform
         other.setattr(ctypes, "CDLL", lambda _: libc if platform == "linux" else 1 / 0)
         keep_memory()
     assert calls == expected
-
-
-def test_keeping_memory_is_harmless_here():
-    keep_memory()
-    assert float(torch.ones(10_000_000).sum()) == 1e7
+    keep_memory()  # the real one is harmless
