@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from minibert.support.errors import BadInput
-from minibert.support.signals import Stopped, StopSignals, complain, run_command, tell
+from minibert.support.signals import Stopped, StopSignals, complain, run_command
 from tests.builders import ROOT
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -27,15 +28,12 @@ class Exited(BaseException):
 
 @pytest.fixture
 def exits(monkeypatch) -> None:
-    def leave(code: int) -> None:
-        raise Exited(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(os, "_exit", raising(Exited))
 
 
-def raising(error: BaseException):
-    def main() -> None:
-        raise error
+def raising(error: BaseException | type[BaseException]) -> Callable[..., None]:
+    def main(*words: object) -> None:
+        raise error(*words) if isinstance(error, type) else error
 
     return main
 
@@ -63,6 +61,8 @@ def ended(main):
         (FloatingPointError("diverged"), 1, "error: diverged\n"),
         (KeyboardInterrupt(), 130, LAST_LINES[INT]),
         (SystemExit(2), 2, ""),  # argparse has said why
+        (OSError("a\nb\t \x1b[31mred\x00"), 1, "error: a b \\x1b[31mred\\x00\n"),
+        (BadInput("a.txt", "", "not JSON: 'out of memory'"), 2, "error: a.txt: not JSON: 'out of memory'\n"),
     ],
 )
 def test_an_expected_error_gives_one_line_and_its_exit_code(capsys, error, code, line):
@@ -97,21 +97,18 @@ def test_out_of_memory_is_one_line_with_the_remedy(capsys, error):
     assert all(f"--{flag}" in line for flag in ("batch_size", "gradient_accumulation_steps", "eval_batch_size"))
 
 
-def test_words_about_memory_in_other_errors_change_nothing(capsys):
-    assert ended(raising(BadInput("notes.txt", "line 1", "not JSON: 'out of memory'"))) == 2
-    assert capsys.readouterr().err == "error: notes.txt: line 1: not JSON: 'out of memory'\n"
-    with pytest.raises(RuntimeError, match="shape"):
-        run_command(raising(RuntimeError("shape [2, 3] is invalid")))
-
-
 def test_a_command_without_an_error_ends_with_0(capsys):
     assert ended(lambda: print("fine")) == 0
     assert capsys.readouterr() == ("fine\n", "")
 
 
-def test_an_unexpected_error_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 // 0)
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shape [2, 3] is invalid")])
+def test_an_unexpected_error_keeps_its_traceback_also_after_a_signal_of_an_earlier_command(error):
+    Stopped(TERM)
+    with pytest.raises(type(error)):
+        run_command(raising(error))
+    Stopped(TERM)
+    assert ended(lambda: None) == 0
 
 
 @pytest.mark.parametrize("number", CODES)
@@ -137,14 +134,6 @@ def test_stopped_is_a_keyboard_interrupt_and_not_an_exception():
     with pytest.raises(KeyboardInterrupt) as stop, contextlib.suppress(Exception):
         raise Stopped(TERM)
     assert stop.value.signal_number == TERM and str(stop.value) == "SIGTERM"
-
-
-def test_a_signal_of_an_earlier_command_is_forgotten():
-    Stopped(TERM)
-    assert ended(lambda: None) == 0
-    Stopped(TERM)
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 // 0)
 
 
 @pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
@@ -203,27 +192,6 @@ def test_a_closed_pipe_ends_a_command_quietly():
     child.stderr.close()
 
 
-@pytest.mark.parametrize(
-    ("message", "line"),
-    [
-        ("a\nb\t c", "error: a b c\n"),
-        ("\x1b[31mred\x00", "error: \\x1b[31mred\\x00\n"),
-        ("right\u202eleft", "error: right\\u202eleft\n"),
-        ("caf\u00e9 \u65e5\u672c", "error: caf\u00e9 \u65e5\u672c\n"),
-    ],
-)
-def test_the_error_line_is_one_line_without_control_characters(capsys, message, line):
-    complain(message, 1)
-    assert capsys.readouterr().err == line
-
-
-def test_a_line_is_written_in_one_call(monkeypatch):
-    written: list[str] = []
-    monkeypatch.setattr(sys.stderr, "write", written.append)
-    tell("one line")
-    assert written == ["one line\n"]
-
-
 # --- a loop that ends its step first ---
 
 
@@ -259,34 +227,24 @@ def test_a_second_signal_ends_a_loop_at_once(exits, first, second):
 
 def test_work_that_is_safe_to_abandon_stops_at_once():
     with StopSignals() as signals:
-        with pytest.raises(Stopped), signals.raising():
-            signal.raise_signal(TERM)
-        with pytest.raises(Stopped), signals.raising():
-            pytest.fail("work began although a signal had arrived before")
-    with StopSignals() as signals:
         with signals.raising():
             pass
-        signal.raise_signal(TERM)  # after the inner block, recorded again
-        assert signals.received == TERM
+        signal.raise_signal(TERM)  # after the inner block: recorded again
+        with pytest.raises(Stopped), signals.raising():
+            pytest.fail("work began although a signal had arrived before")
+    with StopSignals() as signals, pytest.raises(Stopped), signals.raising():
+        signal.raise_signal(TERM)
 
 
 def test_a_thread_that_is_not_the_main_one_runs_without_handlers(capsys):
     """There Python allows no signal handlers; a server may train or evaluate in such a thread."""
     before = signal.getsignal(TERM), signal.getsignal(INT)
-    codes: list = []
 
     def main() -> None:
         with StopSignals() as signals, signals.raising():
             raise BadInput("a.json", "", "is empty")
 
-    def work() -> None:
-        try:
-            run_command(main)
-        except SystemExit as end:
-            codes.append(end.code)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert codes == [2] and capsys.readouterr().err == "error: a.json: is empty\n"
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(ended, main).result() == 2
+    assert capsys.readouterr().err == "error: a.json: is empty\n"
     assert (signal.getsignal(TERM), signal.getsignal(INT)) == before
