@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import ROOT, write_toy_squad
+from tests.builders import ROOT, run, write_toy_squad
 
 SESSION = """
 import minibert
@@ -67,10 +67,10 @@ def test_an_installed_package_works_in_an_empty_folder(tmp_path, tiny_folder):
     write_toy_squad(work / "toy.json", 12)
     before = files_in(work)
 
+    environment = {"PYTHONPATH": str(site), "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+
     def call(*words: str) -> str:
-        environment = os.environ | {"PYTHONPATH": str(site), "HOME": str(home), "OMP_NUM_THREADS": "1"}
-        environment |= {"XDG_CACHE_HOME": str(home / ".cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-        ended = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, text=True)
+        ended = run(*words, cwd=work, env=environment | {"PYTHONDONTWRITEBYTECODE": "1"})
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
