@@ -220,10 +220,9 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
 
 def sync_to_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk and not only in the system's memory."""
-    is_windows = os.name == "nt"
-    if is_windows and path.is_dir():
+    if os.name == "nt" and path.is_dir():
         return  # Windows has no such call for a folder
-    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)  # Windows syncs only what it may write
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what it may write
     try:
         os.fsync(descriptor)
     finally:

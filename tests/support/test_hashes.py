@@ -9,6 +9,7 @@ import pytest
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint, write_json
 from minibert.support.hashes import MINILM_FILES, Known, fault, known_files, mismatch, model_fault
+from tests.builders import write_folder
 
 CONTENT = b"the content\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -29,12 +30,12 @@ def test_a_file_is_compared_by_its_size_and_by_either_kind_of_hash(tmp_path, kno
 
 
 def test_a_change_of_the_same_size_is_seen_although_hashes_are_remembered(tmp_path):
-    file = tmp_path / "file"
+    file, known = tmp_path / "file", Known(SHA256, 12, "x")
     file.write_bytes(CONTENT)
-    assert mismatch(file, Known(SHA256, 12, "x")) is None
+    assert mismatch(file, known) is None
     file.write_bytes(CONTENT.swapcase())
     os.utime(file, ns=(1, 1))
-    assert mismatch(file, Known(SHA256, 12, "x")) is not None
+    assert mismatch(file, known) is not None
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
@@ -76,11 +77,9 @@ def test_another_programs_manifest_says_nothing(tmp_path, manifest):
 
 
 def test_an_answer_needs_neither_the_optimizer_nor_the_state(tmp_path):
-    for name in ("config.json", "optimizer.safetensors", "trainer_state.json"):
-        (tmp_path / name).write_bytes(CONTENT)
+    write_folder(tmp_path, dict.fromkeys(["config.json", "optimizer.safetensors", "trainer_state.json"], CONTENT))
     write_json(tmp_path / "manifest.json", {file.name: fingerprint(file) for file in tmp_path.iterdir()})
     (tmp_path / "optimizer.safetensors").write_bytes(b"")
-    assert model_fault(tmp_path) is None
     (tmp_path / "trainer_state.json").unlink()
     assert model_fault(tmp_path) is None
     (tmp_path / "config.json").unlink()

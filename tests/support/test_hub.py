@@ -166,7 +166,10 @@ UNWANTED = ["pytorch_model.bin", "tf_model.h5", "README.md", "code.py", "onnx/mo
 PICKLED = ["config.json", "vocab.txt", "pytorch_model.bin"]
 REPOSITORIES = {"someone/tiny": [*WANTED, *UNWANTED], hub.MINILM_HUB_ID: ["config.json", "model.safetensors"]}
 REPOSITORIES |= {"someone/pickled": PICKLED, "someone/converted": PICKLED}
-REQUESTS = {"someone/converted": [("Fix the card", 1, True), ("Adding `safetensors` variant of this model", 3, True)]}
+REQUEST = {"author": {"name": "SFconvertbot"}, "status": "open", "createdAt": "2024-01-01T00:00:00.000Z"}
+REQUEST |= {"isPullRequest": True, "repo": {"name": "someone/converted", "type": "model"}}
+TITLES = {1: "Fix the card", 3: "Adding `safetensors` variant of this model"}
+REQUESTS = {"someone/converted": [REQUEST | {"num": number, "title": title} for number, title in TITLES.items()]}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -206,27 +209,22 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         repository = f"{owner}/{name}"
         files, commit = REPOSITORIES.get(repository), REVISIONS.get(revision)
         if route == "discussions":
-            keys = ("title", "num", "isPullRequest")
-            fixed = {"author": {"name": "SFconvertbot"}, "status": "open", "createdAt": "2024-01-01T00:00:00.000Z"}
-            fixed |= {"repo": {"name": repository, "type": "model"}}
-            found = [dict(zip(keys, request)) | fixed for request in REQUESTS.get(repository, [])]
-            listing = {"discussions": found, "count": len(found), "start": 0}
-            return self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+            requests = REQUESTS.get(repository, [])
+            return self.answer_json({"discussions": requests, "count": len(requests), "start": 0})
         if files is None or commit is None or (route == "resolve" and file not in files):
             code = "RepoNotFound" if files is None else "RevisionNotFound" if commit is None else "EntryNotFound"
             return self.answer(404, b"", {"X-Error-Code": code})
-        content = {name: f"{commit} {name}".encode() for name in files}
-        etags = {name: etag(name, value) for name, value in content.items()}
-        if route == "resolve":
-            if file == self.server.damages:
-                content[file] = content[file].swapcase()
-            return self.answer(200, content[file], {"ETag": f'"{etags[file]}"', "X-Repo-Commit": commit})
-        listing: object = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
-        if route == "tree":
-            listing = [{"type": "file", "path": n, "size": len(content[n]), "oid": etags[n]} for n in files]
-        return self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+        if route != "resolve":
+            listed = [{"rfilename": name} for name in files]
+            return self.answer_json({"id": repository, "sha": commit, "siblings": listed})
+        content = f"{commit} {file}".encode()
+        headers = {"ETag": f'"{etag(file, content)}"', "X-Repo-Commit": commit}
+        self.answer(200, content.swapcase() if file == self.server.damages else content, headers)
 
     do_HEAD = do_GET
+
+    def answer_json(self, content: dict) -> None:
+        self.answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def answer(self, code: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)

@@ -144,13 +144,6 @@ def test_a_batch_on_the_cpu_is_not_copied():
     assert Machine(CPU, torch.float32).load(batch) is batch
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_batch_is_copied_to_the_gpu():
-    loaded = Machine(torch.device("cuda:0"), torch.float32).load({"input_ids": torch.ones(2, 3), "labels": None})
-    assert loaded["input_ids"].device.type == "cuda" and loaded["labels"] is None
-    assert torch.equal(loaded["input_ids"].cpu(), torch.ones(2, 3))
-
-
 @pytest.mark.parametrize(
     ("platform", "has_mallopt", "expected"),
     [("linux", True, [(-4, 0), (-1, -1)]), ("linux", False, []), ("win32", True, []), ("darwin", True, [])],

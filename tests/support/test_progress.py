@@ -40,14 +40,9 @@ def test_figures_are_read_only_when_they_are_shown(clock, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("is_shown", [True, False])
-def test_items_pass_through(clock, capfd, is_shown):
+@pytest.mark.parametrize(("is_shown", "is_main"), [(True, True), (False, True), (True, False)])
+def test_items_pass_through_and_rank_0_alone_speaks(clock, capfd, monkeypatch, is_shown, is_main):
+    monkeypatch.setattr(module.ranks, "is_main", lambda: is_main)
     clock.step = 40
     assert list(over([1, 2, 3], "predict", is_shown=is_shown)) == [1, 2, 3]
-    assert capfd.readouterr().err.startswith("predict: batch 1 of 3, ") is is_shown
-
-
-def test_other_ranks_are_silent(clock, capfd, monkeypatch):
-    monkeypatch.setattr(module.ranks, "is_main", lambda: False)
-    clock.step = 40
-    assert list(over([1, 2], "predict")) == [1, 2] and capfd.readouterr().err == ""
+    assert capfd.readouterr().err.startswith("predict: batch 1 of 3, ") is (is_shown and is_main)
