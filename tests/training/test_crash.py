@@ -1,17 +1,14 @@
 """Runs that are killed, lose power or fill the disk: the last good checkpoint loads, and a resumed run ends like one
 that nothing interrupted."""
 
-import collections
 import contextlib
 import errno
 import importlib
 import itertools
 import os
-import random
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +43,6 @@ from tests.training.forks import (
     at_step,
     leftovers,
     outcome,
-    wait_for,
 )
 
 # --- a fault at every point of a save ---------------------------------------------------------------------------------
@@ -267,47 +263,6 @@ def test_a_run_killed_after_it_went_back_ends_as_the_whole_one(train, stopped, w
     assert train(*back, fault=at_step(3, signal.SIGKILL)).code == -signal.SIGKILL
     assert train("--resume", run, "--keep_last", 2).code == 0
     assert outcome(run) == whole["outcome"]
-
-
-@pytest.mark.slow
-def test_runs_killed_at_random_moments_end_as_the_whole_one(tmp_path, start, job, whole):
-    """MINIBERT_KILLS kills by SIGKILL (20 without it), at a random time or a little after a save began."""
-    wanted, generator = int(os.environ.get("MINIBERT_KILLS", "20")), random.Random(5)
-    kills, runs, found = 0, 0, collections.Counter()
-    while kills < wanted:
-        runs += 1
-        run = tmp_path / f"run-{runs}"
-        words, code = [*job, "--output_dir", run], None
-        while code != 0:
-            process = start("train", words)
-            if kills < wanted:
-                wait_for(lambda run=run: list(run.glob("checkpoint-*")), process)
-                if generator.random() < 0.5:
-                    time.sleep(generator.random() * whole["seconds"])
-                else:
-                    # It has swept what the last kill left behind, and trains.
-                    wait_for(lambda process=process: "windows, learning rate" in process.read()[0], process)
-                    wait_for(lambda run=run: list(run.glob(".tmp-*")) or is_whole(run), process)
-                    time.sleep(generator.random() * 0.02)
-                process.kill(signal.SIGKILL)
-            code = process.wait()
-            assert code in (0, -signal.SIGKILL), process.err
-            if code:
-                kills += 1
-                newest = checkpoints(run)[-1]
-                aside = tuple(sorted({path.name.rpartition("-")[0] for path in run.rglob(".tmp-*")}))
-                found[newest.name, bool(read_scores(newest)), aside] += 1
-                words = [*job, "--output_dir", run, "--resume"]
-        assert outcome(run) == whole["outcome"]
-        shutil.rmtree(run)
-    print(f"\n{kills} kills, {runs} runs; newest checkpoint, whether it has scores, what was being written:")
-    print("\n".join(f"{count:4} {state}" for state, count in sorted(found.items())))
-    assert len(found) > 5 and any(aside for *_, aside in found) and any(not aside for *_, aside in found)
-
-
-def is_whole(run: Path) -> bool:
-    last = run / f"checkpoint-{STEPS}"
-    return last.is_dir() and bool(read_scores(last))
 
 
 # --- a disk that takes no more ----------------------------------------------------------------------------------------

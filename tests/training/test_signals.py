@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -18,7 +17,7 @@ pytest.importorskip("resource", reason="signals are injected into forked process
 from minibert.support.files import LOCK
 from minibert.training.run_folder import checkpoints, find_checkpoint, read_scores, verify
 from tests.builders import ROOT, write_toy_squad
-from tests.training.forks import STEPS, STEPS_PER_EPOCH, Process, assert_one_line, at_step, leftovers, outcome, wait_for
+from tests.training.forks import STEPS, STEPS_PER_EPOCH, Process, assert_one_line, at_step, leftovers, outcome
 
 SMALL = ["--max_seq_length", "64", "--doc_stride", "16", "--dtype", "float32", "--device", "cpu"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -68,31 +67,6 @@ def test_a_signal_stops_a_run_whatever_it_does(tmp_path, train, job, whole, at, 
     again = train(*job, "--output_dir", run, *(["--resume"] if steps else []))
     assert again.code == 0, again.err
     assert outcome(run) == whole["outcome"]
-
-
-@pytest.mark.slow
-def test_signals_at_random_moments_leave_a_run_to_resume(tmp_path, start, job, whole):
-    """25 of them, over the whole length of a run; each ends it within 20 s, and it ends as the whole one."""
-    generator, sent, runs, steps = random.Random(8), 0, 0, set()
-    while sent < 25:
-        runs += 1
-        run, code = tmp_path / f"run-{runs}", None
-        words = [*job, "--output_dir", run]
-        while code != 0:
-            process = start("train", words)
-            wait_for(lambda process=process: "started" in process.read()[0], process)
-            number = generator.choice([TERM, INT])
-            if sent < 25:
-                time.sleep(generator.random() * whole["seconds"])
-                process.kill(number)
-            code = process.wait(20)
-            if code != 0:
-                sent += 1
-                assert_stopped(process, number, run)
-                steps.add(checkpoints(run)[-1].name if checkpoints(run) else "none")
-                words = [*job, "--output_dir", run, *(["--resume"] if checkpoints(run) else [])]
-        assert outcome(run) == whole["outcome"]
-    assert len(steps) > 4
 
 
 @pytest.mark.parametrize(("at", "newest"), [(UPDATE, "checkpoint-2"), (SEARCH, "checkpoint-8")])
