@@ -246,10 +246,18 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def remove(folder: Path, *patterns: str) -> None:
-    """Remove the files and folders that match the patterns. A failure costs only disk space: it is a warning."""
+    """Remove the files and folders that match the patterns. A failure costs only disk space: it is a warning.
+
+    A folder is first renamed to `.tmp-old-NAME`: killed half-way, a checkpoint without its manifest would look like
+    somebody else's, and stay for ever.
+    """
     for path in [path for pattern in patterns for path in folder.glob(pattern)]:
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+                continue
+            is_aside = path.name.startswith(".")
+            shutil.rmtree(path if is_aside else path.rename(path.with_name(f".tmp-old-{path.name}")))
         except OSError as error:
             tell(f"warning: cannot remove {path}: {error}")
 

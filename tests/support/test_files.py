@@ -191,6 +191,19 @@ def test_what_matches_is_removed_but_nothing_behind_a_link(tmp_path, capsys):
     assert (tmp_path / "outside" / "file").exists() and capsys.readouterr().err == ""
 
 
+def test_a_removal_that_is_cut_short_leaves_nothing_under_the_name(tmp_path, monkeypatch):
+    def cut_short(path):
+        (path / "manifest.json").unlink()
+        raise KeyboardInterrupt
+
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3/manifest.json").touch()
+    monkeypatch.setattr("shutil.rmtree", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        remove(tmp_path, "checkpoint-*")
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-old-checkpoint-3"]
+
+
 def test_what_cannot_be_removed_is_a_warning(tmp_path, monkeypatch, capsys):
     (tmp_path / "old-1").mkdir()
     (tmp_path / "old-2").write_text("x")
