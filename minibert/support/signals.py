@@ -28,7 +28,7 @@ HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 NO_MEMORY = re.compile(
     "out of memory|not enough memory|(can't|cannot) allocate memory|bad_alloc|_ALLOC_FAILED|failed to map segment", re.I
 )
-OTHER_RANK = re.compile("gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe|remote worker", re.I)
+OTHER_RANK = re.compile("^Dist|gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe|remote worker", re.I)
 LESS_MEMORY = (
     "use a smaller --batch_size with more --gradient_accumulation_steps, a smaller --eval_batch_size or a shorter "
     "--max_seq_length; what was saved before is kept"
@@ -168,7 +168,7 @@ def last_word(error: BaseException) -> int:
     if isinstance(error, (OSError, FloatingPointError)):
         return complain(str(error) or type(error).__name__, 1)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        if OTHER_RANK.search(str(error)):
+        if OTHER_RANK.search(f"{type(error).__name__}: {error}"):
             reason = str(error).splitlines()[0][:200]
             return complain(f"the connection to another rank is lost; its own last line says why ({reason})", 1)
         traceback.print_exception(error)
