@@ -52,7 +52,7 @@ def test_a_run_that_ends_at_random_moments_ends_as_the_whole_one(tmp_path, start
                     time.sleep(draw.random() * 0.02)
                 for process in draw.choice([processes[:1], processes[-1:], processes]):
                     process.kill(number)
-            codes = ends(processes, 30)
+            codes = ends(processes, 20)
             said = "\n\n".join(process.err for process in processes)
             assert "Traceback" not in said, said
             if codes == [0] * ranks:
@@ -60,9 +60,9 @@ def test_a_run_that_ends_at_random_moments_ends_as_the_whole_one(tmp_path, start
                     left, seconds = [*left, number], 0.9 * seconds
                 break
             saved = checkpoints(run)
-            # A rank that is killed while all of them connect leaves the others waiting for it: a launcher ends them.
+            # A rank that ends while all of them connect leaves the others waiting for it: a launcher ends those.
             is_waiting = None in codes
-            assert not is_waiting or (number == -min(filter(None, codes)) == signal.SIGKILL and saved == before), said
+            assert not is_waiting or saved == before, (number, saved, said)
             assert number and (number == signal.SIGKILL or CODES[number] in codes), (number, codes, said)
             # A kill may leave what was being written or removed, but aside; a signal what was being removed.
             assert all(verify(checkpoint) is None for checkpoint in saved), (number, saved, said)
