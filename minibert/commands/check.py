@@ -110,7 +110,6 @@ def check_content(
 def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:
     """Write the copy and the list of changes: both appear whole, or neither."""
     text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
-    text = text.encode(errors="backslashreplace").decode()  # half of a surrogate pair, which only an escape can hold
     write_together({changes_file: "".join(f"{escape(': '.join(change))}\n" for change in changes), file: text})
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from minibert.answers.confidence import read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json, write_json
+from minibert.support.files import read_json, write_atomically, write_json
 from minibert.support.hub import find_folder, is_hub_id
 from minibert.support.streams import printable
 from minibert.support.transfer import upload
@@ -75,7 +75,7 @@ def collect(checkpoint: Path, folder: Path, name: str, licence: str | None) -> l
             shutil.copyfile(checkpoint / file, folder / file)
         elif file in NEEDED:
             raise BadInput(checkpoint / file, "", "file not found")
-    (folder / "README.md").write_text(card(checkpoint, name.rpartition("/")[2], licence=licence), "utf-8")
+    write_atomically(folder / "README.md", card(checkpoint, name.rpartition("/")[2], licence=licence))
     removed = [f"left out {file.name}: {key}" for file in folder.glob("*config.json") for key in remove_paths(file)]
     return [f"{file.stat().st_size:>12,} {file.name}" for file in sorted(folder.iterdir())] + removed
 

@@ -158,12 +158,13 @@ def write_atomically(file: Path, text: str) -> None:
 def write_together(texts: dict[Path, str]) -> None:
     """Replace the content of files: all of them are on the disk before the first gets its name.
 
-    A full disk or a crash while they are written changes none. Raises OSError.
+    A full disk or a crash while they are written changes none. The surrogates in a name that is not UTF-8 become
+    escapes. Raises OSError.
     """
     temporaries = {temporary_name(file): file for file in texts}
     try:
         for temporary, file in temporaries.items():
-            with open(temporary, "x", encoding="utf-8") as opened:
+            with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as opened:
                 opened.write(texts[file])
             sync_to_disk(temporary)
         for temporary, file in temporaries.items():

@@ -130,6 +130,11 @@ def test_json_is_written_as_it_is_read_and_without_nan(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+def test_a_name_that_is_not_utf8_is_written_with_escapes(tmp_path):
+    write_atomically(tmp_path / "a.txt", "caf\u00e9 caf\udce9")
+    assert read_text(tmp_path / "a.txt") == "caf\u00e9 caf\\udce9"
+
+
 def test_a_file_is_replaced_only_once_its_content_is_on_the_disk(tmp_path, monkeypatch):
     """Otherwise a power failure could leave the new name with no content."""
     events: list = []

@@ -378,7 +378,7 @@ def test_data_whose_path_is_not_utf8_is_saved_and_such_a_run_folder_refused(tmp_
     """Other libraries cannot open weights in such a folder."""
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
-    data = shutil.copy(job[1], folder / "toy.json")
+    data = shutil.copy(job[1], folder / "toy\udce9.json")  # README.md names the file
     run = stopped(3, "--data", data)
     assert train(*job, "--output_dir", folder / "run").code == 2 and not (folder / "run").exists()
     assert train("--resume", run).code == 0
