@@ -215,8 +215,12 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
     folder = next(folder for folder in file.absolute().parents if folder.exists())
     if not folder.is_dir():
         raise BadInput(folder, "", "is a file; name a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+    trial = folder / temporary_name(file).name
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:  # no permission, a read-only disk, a name that is too long
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def sync_to_disk(path: Path) -> None:

@@ -318,4 +318,6 @@ def test_a_target_is_tried_before_the_work(tmp_path):
     for file, what in ((mine, "--overwrite"), (folder, "not a regular file"), (mine / "file", "is a file")):
         with pytest.raises(BadInput, match=what):
             check_target(file, lambda: False)
+    with pytest.raises(OSError, match="xxx"):
+        check_target(tmp_path / "new" / ("x" * 245), lambda: False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder", "mine"]
