@@ -125,18 +125,16 @@ def check_outputs(options: EvaluateOptions) -> None:
     """BadInput if there is no data to score on, or if an output would replace it, another file, or another output."""
     if options.data is None:
         raise BadInput("--data", "", "name the SQuAD file to score on")
-    taken = []
+    outputs = [(name, Path(file)) for name in ("predictions", "rows", "report") if (file := getattr(options, name))]
     if options.predictions:
-        taken = [Path(options.predictions).parent.resolve() / name for name in (N_BEST_FILE, NULL_ODDS_FILE)]
-    for name in ("predictions", "rows", "report"):
-        if not (output := getattr(options, name)):
-            continue
-        if Path(output).resolve() in taken:
-            raise BadInput(f"--{name}", output, "is the name of another output; name another file")
-        taken.append(Path(output).resolve())
+        folder = Path(options.predictions).parent
+        outputs = [("predictions", folder / name) for name in (N_BEST_FILE, NULL_ODDS_FILE)] + outputs
+    for i, (name, file) in enumerate(outputs):
+        if file.resolve() in [other.resolve() for _, other in outputs[:i]]:
+            raise BadInput(f"--{name}", str(file), "is the name of another output; name another file")
         for source in ("data", "score", "against", "null_odds"):
-            if flags.is_same_file(output, getattr(options, source)):
-                raise BadInput(f"--{name}", output, f"is the file at --{source}; name another file")
+            if flags.is_same_file(file, getattr(options, source)):
+                raise BadInput(f"--{name}", str(file), f"is the file at --{source}; name another file")
     if options.predictions:
         check_targets(options.predictions, options.overwrite)
     if options.rows:

@@ -111,6 +111,13 @@ def test_flags_that_do_not_go_together_are_refused(evaluate, files, words, says)
     evaluate("--data", files["V1"], *words, *SIZES).assert_refused(says)
 
 
+def test_data_that_lies_where_the_n_best_answers_go_is_refused(evaluate, files, tmp_path):
+    data = shutil.copy(files["V1"], tmp_path / "nbest_predictions.json")
+    for output in (["--predictions", tmp_path / "p.json"], ["--predictions", data]):
+        evaluate("--data", data, *output, "--overwrite", *SIZES).assert_refused("nbest_predictions.json: is the ")
+    assert read_squad(data) == read_squad(files["V1"])
+
+
 # --- the model
 
 
