@@ -39,6 +39,7 @@ OTHER_NAMES = {
     "fp16": ("dtype float16",),
     "bf16": ("dtype bfloat16",),
 }
+TEXTS = ("Q", "TEXT")  # metavars of flags that may have an empty value
 Options = TypeVar("Options")
 
 
@@ -87,14 +88,23 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
     text = about["help"].replace("%", "%%") + (f" (default: {field.default})" if has_default else "")
     more: dict[str, Any] = {"action": "store_true"}
     if kinds != (bool,):
-        kind = next((kind for kind in (int, float) if kind in kinds), str)
+        kind: Any = next((kind for kind in (int, float) if kind in kinds), str)
         metavar = about.get("metavar") or {int: "N", float: "X"}.get(kind)
+        if kind is str and metavar not in TEXTS:
+            kind = not_empty
         more = {"type": kind, "choices": about.get("choices"), "metavar": metavar}
         if Sequence in kinds:
             more["nargs"] = about.get("positional", "+")
         elif bool in kinds:
             more |= {"nargs": "?", "const": True}
     parser.add_argument(field.name if "positional" in about else f"--{field.name}", help=text, **more)
+
+
+def not_empty(word: str) -> str:
+    """A word that names something. "" is what a shell makes of a variable that is not set, and would mean no flag."""
+    if not word:
+        raise argparse.ArgumentTypeError("expected a name, found an empty word")
+    return word
 
 
 def spell(word: str, names: set[str]) -> str:

@@ -60,6 +60,13 @@ def test_the_forms_that_a_value_can_have(words, expected):
     flags.make(Settings, given)
 
 
+@pytest.mark.parametrize("words", ["train --resume=", "train --data a.json ", "check --fix ", "compare a.json "])
+def test_an_empty_word_is_no_name(command, words):
+    """A shell makes it of a variable that is not set: the run would start anew, the file would not be written."""
+    command(*words.split(" ")).assert_refused("expected a name, found an empty word")
+    assert flags.parse(AskOptions, "ask", ["--question", "", "--context", ""]) == {"question": "", "context": ""}
+
+
 @pytest.mark.parametrize("words", ["train --batch 4", "evaluate --n_best 3", "ask --top 2", "windows --doc_strid 5"])
 def test_abbreviations_are_refused(command, words):
     name, *rest = words.split()
