@@ -7,7 +7,6 @@ Never loads torch; without a model, tokens are not counted.
 """
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from minibert.evaluation.check import count_examples, count_tokens, count_window
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, write_together
+from minibert.support.streams import tell
 from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
     faults = report.get("faults_left", report["faults"])
     if not faults and not has_golds(examples):
         what = "no question has an answer: the file can be answered, but not trained on or scored"
-        print(f"warning: {options.data}: {what}", file=sys.stderr)
+        tell(f"warning: {options.data}: {what}")
     if options.json:
         print(json.dumps(report, ensure_ascii=True))
     else:
@@ -122,7 +122,7 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
     windows = make_windows(examples, tokenizer, *sizes)
     counts = windows.counts | count_windows(examples, windows, tokenizer)
     if warning := unknown_warning(counts, windows):
-        print(warning, file=sys.stderr)
+        tell(warning)
     return {
         "windows": counts,
         "tokens": count_tokens(windows, options.max_answer_length),

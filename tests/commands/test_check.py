@@ -95,10 +95,10 @@ def test_rows_are_converted_and_the_copy_trains(command, tmp_path):
 
 
 def test_a_table_without_answers_is_named_as_a_test_set(command, tmp_path):
-    data = tmp_path / "rows.csv"
+    data = tmp_path / "rows\x9b.csv"
     data.write_text("question,context,solution\nwhat ?,iron of basel,iron\n", "utf-8")
     done = command("check", "--data", data)
-    assert done.code == 0 and "no question has an answer" in done.err
+    assert done.code == 0 and "rows\\x9b.csv: no question has an answer" in done.err
 
 
 def test_the_report_as_json_counts_tokens_only_with_a_model(command, data, vocab_folder, tmp_path):
