@@ -8,7 +8,6 @@
 """
 
 import functools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from minibert.commands.stream import answer_stream, has_answers, is_replaced, op
 from minibert.support.errors import BadInput
 from minibert.support.files import check_target, decode, read_text, write_atomically
 from minibert.support.page import is_filled
-from minibert.support.streams import printable, tell
+from minibert.support.streams import json_line, printable, tell
 from minibert.text.squad import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
@@ -147,7 +146,7 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
         for one in best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}
-                print(json.dumps(source | to_row(one), ensure_ascii=False), flush=True)
+                print(json_line(source | to_row(one)), flush=True)
             else:
                 print(printable(in_words(one, names)), flush=True)
                 if sys.stdout.isatty() and one.answer.text:

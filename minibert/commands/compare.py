@@ -20,7 +20,7 @@ from minibert.evaluation.rows import Row, make_rows
 from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
-from minibert.support.streams import printable
+from minibert.support.streams import json_line, printable
 from minibert.text.squad import Example, read_squad
 from minibert.training.settings import MachineSettings, option
 
@@ -117,4 +117,4 @@ def print_result(options: CompareOptions, first: Sequence[Row], second: Sequence
             a, b = by_id[name]
             gold = a.gold if key == "won" else b.gold
             shown = {"id": name, "question": a.question, "A": a.prediction, "B": b.prediction, "annotated": gold}
-            print("  " + printable(json.dumps(shown, ensure_ascii=False)))
+            print("  " + json_line(shown))

@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO
 
 from minibert.support.errors import BadInput
 from minibert.support.files import finite, refuse, replacing
+from minibert.support.streams import json_line
 from minibert.text.squad import text_fault
 
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
@@ -35,7 +36,7 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
             answers = iter(ask([r["question"] for r in good], [r["context"] for r in good]) if good else [])
             for record in records:
                 for row in [record] if "error" in record else next(answers):
-                    sink.write(json.dumps({"id": record["id"]} | row, ensure_ascii=False) + "\n")
+                    sink.write(json_line({"id": record["id"]} | row) + "\n")
             sink.flush()
     if bad:
         raise BadInput(source_name, f"{bad} lines", "could not be answered; their output lines say why")

@@ -7,6 +7,7 @@ other command finishes its files and ends with code 1. Next: `signals.py`.
 
 import contextlib
 import io
+import json
 import os
 import sys
 
@@ -63,6 +64,12 @@ def printable(text: str, kept: str = KEPT) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+
+
+def json_line(value: object) -> str:
+    """A value as one line of JSON, in which only printable characters are not escaped: a terminal obeys others."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def tell(line: str) -> None:

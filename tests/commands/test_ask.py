@@ -190,6 +190,15 @@ def test_a_calibrated_model_gives_confidences_and_its_threshold(command, tiny_fo
 # --- the stream
 
 
+def test_json_has_no_code_that_a_terminal_obeys(ask):
+    code = "\x1b\x7f\x9b\u202e"
+    record = {"id": code, "question": WHO, "context": f"clock {code} tower caf\u00e9"}
+    stream = ask("--input", "-", stdin=as_lines(record))
+    one = ask("--question", WHO, "--context", record["context"], "--json", "--top_k", "9")
+    assert stream.records[0]["id"] == code and any(code in row["answer"] for row in one.records)
+    assert not set(code) & set(stream.out + one.out) and "caf\u00e9" in one.out
+
+
 def test_the_stream_answers_in_order_and_passes_ids_through(ask, expected):
     ids = ["b", "a", 7, 2.5, None, ["x", 1], {"k": "é"}, "", "b", True]
     records = [{"id": i, "question": [WHO, WHAT][n % 2], "context": CONTEXT[: 40 + 5 * n]} for n, i in enumerate(ids)]
