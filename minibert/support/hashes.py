@@ -50,9 +50,15 @@ def known_files(folder: Path) -> dict[str, Known]:
 
 
 def manifest_files(folder: Path) -> dict[str, Known]:
-    """The same by `manifest.json`; {} if another program wrote that file. BadInput if ours is damaged."""
+    """The same by `manifest.json`; {} if another program wrote that file. BadInput if ours is damaged, OSError if it
+    cannot be read, which is no proof of damage."""
     file = folder / MANIFEST
-    content = read_json(file) if file.is_file() else {}
+    try:
+        content = read_json(file) if file.is_file() else {}
+    except BadInput as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
     if not isinstance(content, dict) or not any(isinstance(row, dict) and "sha256" in row for row in content.values()):
         return {}
     known = {}

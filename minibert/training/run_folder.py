@@ -165,8 +165,6 @@ def verify(checkpoint: Path) -> str | None:
     try:
         known = manifest_files(checkpoint)
     except BadInput as error:
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
         return f"its manifest cannot be used ({error})"
     if not set(known) >= NEEDED:
         return f"is not complete: its {MANIFEST} is missing or does not list {', '.join(sorted(NEEDED))}"

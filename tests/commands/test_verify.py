@@ -107,6 +107,8 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(command, run_fol
 
     monkeypatch.setattr(hashes, "hash_once", fail)
     answer(command, run_folder).assert_refused("Input/output error", code=1)
+    monkeypatch.setattr(Path, "read_bytes", fail)  # of its manifest
+    answer(command, run_folder).assert_refused("Input/output error", code=1)
 
 
 def test_another_programs_manifest_disturbs_nothing(command, run_folder):
