@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from minibert.model.bert import BertForQuestionAnswering
-from minibert.model.weight_files import save_tensors
+from minibert.model.weight_files import WeightFile, save_tensors
 from minibert.model.weights import save_model
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint, sync_to_disk, write_json, write_pointer
@@ -118,16 +117,11 @@ def load_scaler(checkpoint: Path, saved: Any, scaler: torch.amp.GradScaler) -> N
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimizer from a checkpoint; BadInput names what is missing."""
-    file = checkpoint / "optimizer.safetensors"
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(file, "", f"cannot be read: {error}") from error
+    """Fill the optimizer from a checkpoint, in memory of its own; BadInput names what is missing."""
+    file = WeightFile(checkpoint / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
         for key in ("step", "exp_avg", "exp_avg_sq"):
-            tensor = tensors.pop(f"{name}.{key}", None)
-            shape = torch.Size() if key == "step" else parameter.shape
-            if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
-                raise BadInput(file, f"{name}.{key}", f"expected finite float32 numbers of shape {tuple(shape)}")
-            optimizer.state[parameter][key] = tensor.to(parameter.device)
+            entry, shape = f"{name}.{key}", torch.Size() if key == "step" else parameter.shape
+            if entry not in file.entries:
+                raise BadInput(file.path, entry, "tensor not found")
+            optimizer.state[parameter][key] = file.read(entry, shape).to(parameter.device)
