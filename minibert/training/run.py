@@ -86,7 +86,7 @@ def train(**given: Any) -> Run:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not goes_on_here:
-            check_fresh(run, settings.overwrite)
+            check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
         training = make_training(settings, checkpoint)
         if ranks.is_main() and settings.overwrite:
             clear(run)

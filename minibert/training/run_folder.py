@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ def claimed(run: Path) -> Iterator[None]:
                     run.rmdir()
 
 
-def check_fresh(run: Path, overwrite: bool) -> None:
+def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """BadInput if a new run would write into a folder that holds something, or `overwrite` would remove what is not
-    ours."""
+    ours, or one of the inputs: data, or the model that is trained on."""
     if not run.is_dir():
         return
     if any(path.name != LOCK for path in run.iterdir()) and not overwrite:
@@ -71,6 +71,9 @@ def check_fresh(run: Path, overwrite: bool) -> None:
     for path in with_our_names(run):
         if not is_own(path):
             raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
+        for source in map(Path.resolve, map(Path, inputs)):
+            if source.is_relative_to(path.resolve()) or path.resolve().is_relative_to(source):
+                raise BadInput(source, "", "is an input, and --overwrite would remove it; name another --output_dir")
 
 
 def clear(run: Path) -> None:

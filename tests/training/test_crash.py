@@ -328,6 +328,18 @@ def test_overwrite_removes_nothing_but_the_old_run(train, job, stopped, whole):
     assert all((run / name).is_file() for name in mine)
 
 
+@pytest.mark.parametrize(
+    "words", ["--data RUN/checkpoint-3/toy.json", "--model RUN", "--model RUN/../run"]
+)
+def test_overwrite_refuses_to_remove_an_input(train, job, stopped, words):
+    run = stopped(3)
+    shutil.copy(job[1], run / "checkpoint-3/toy.json")
+    before = snapshot(run)
+    done = train(*job, "--output_dir", run, "--overwrite", *words.replace("RUN", str(run)).split())
+    assert done.code == 2 and "is an input, and --overwrite would remove it" in done.err
+    assert snapshot(run) == before
+
+
 @pytest.mark.parametrize("name", ["best", "latest", "checkpoint-500", "metrics.jsonl"])
 def test_overwrite_refuses_what_is_not_of_a_run(tmp_path, name):
     """Another program's folders, or the user's own files, have our names."""
