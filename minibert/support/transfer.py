@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minibert.support.errors import BadInput
 from minibert.support.layouts import NEVER_OPENED, conversion
@@ -23,11 +23,18 @@ GIVE_UP_SECONDS = 60  # without a byte from the hub
 Result = TypeVar("Result")
 
 
+def library_constants() -> Any:
+    """The settings of the hub's library, which it reads from the environment; BadInput if it cannot use one."""
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        raise BadInput("huggingface_hub", "", f"{error}; correct the environment's variables HF_*") from error
+    return constants
+
+
 def is_offline() -> bool:
     """Whether the user has forbidden the hub's library to use the network."""
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
+    return bool(library_constants().HF_HUB_OFFLINE)
 
 
 def hub_answers(hub_id: str) -> bool:
@@ -99,9 +106,7 @@ def fetch_files(hub_id: str, revision: str | None, patterns: tuple[str, ...]) ->
 
 def cached_bytes(hub_id: str) -> int:
     """The bytes that the hub's cache holds of a model, those of unfinished downloads included."""
-    from huggingface_hub import constants
-
-    blobs = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
+    blobs = Path(library_constants().HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
     with contextlib.suppress(OSError):  # a file that is renamed just now
         return sum(file.stat().st_size for file in blobs.iterdir())
     return 0
@@ -109,6 +114,7 @@ def cached_bytes(hub_id: str) -> int:
 
 def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
     """The folder of an earlier download, or None."""
+    library_constants()
     from huggingface_hub import snapshot_download
 
     with contextlib.suppress(Exception):
@@ -135,6 +141,7 @@ def upload(folder: Path, hub_id: str, private: bool = False) -> str:
 
     The access token is the one that `hf auth login` saved, or the variable HF_TOKEN.
     """
+    library_constants()
     from huggingface_hub import HfApi
 
     try:

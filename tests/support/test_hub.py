@@ -20,7 +20,7 @@ from minibert.support import hub, transfer
 from minibert.support.errors import BadInput
 from minibert.support.hashes import Known
 from minibert.support.hub import find_folder
-from tests.builders import ROOT, write_folder
+from tests.builders import ROOT, run, write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -327,6 +327,13 @@ def test_a_hub_that_cannot_be_reached_is_reported_and_the_offline_variable_named
     line = refusal("someone/tiny", start="someone/tiny: revision main: ")
     assert ("(HF_HUB_OFFLINE is set)" in line) is is_offline
     assert is_offline or "connect" in line.lower()
+
+
+@pytest.mark.parametrize("words", ["verify someone/tiny", "ask --ckpt someone/tiny --question who --context anna"])
+def test_a_variable_that_the_hubs_library_cannot_use_ends_a_command_in_one_line(words):
+    done = run("-m", "minibert", *words.split(), env={"HF_HUB_DOWNLOAD_TIMEOUT": "soon"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and "'soon'; correct the environment's variables HF_*" in done.stderr
 
 
 @pytest.mark.parametrize("route", ["/api/", "/resolve/"])
