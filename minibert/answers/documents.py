@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minibert.answers.confidence import Answering
-from minibert.answers.spans import Answer, Prediction
+from minibert.answers.spans import N_BEST_SIZE, Answer, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,14 @@ class Found:
     answer: Answer
     null_odds: float
     confidence: float | None
+
+
+def spans_needed(count: int, documents: int) -> int:
+    """Spans to search for in each document, so that `count` answers are left when overlapping ones are merged.
+
+    The spans after the best one of a document are mostly shorter and longer forms of it.
+    """
+    return count if documents == 1 else 1 + N_BEST_SIZE * (count - 1)
 
 
 def find_answers(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from minibert.answers.confidence import NOT_FITTED, Answering
-from minibert.answers.documents import find_answers
+from minibert.answers.documents import find_answers, spans_needed
 from minibert.answers.inputs import Texts, as_list, pair, split, split_dicts
 from minibert.answers.predict import SHORTEST_WINDOW, load_trained, parts, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction, search
@@ -195,7 +195,12 @@ class QuestionAnswering:
         chosen, threshold = merge(self.defaults, options), null_score_diff_threshold
         if threshold is None:
             threshold = self.answering.null_score_diff_threshold
-        predictions = self.predictions(pair(question, list(contexts)), chosen)
+        if as_list(question) is not None:
+            raise BadInput("pipeline", "question", "expected one question to rank texts by, found several")
+        if not (examples := pair(question, contexts)):
+            raise BadInput("pipeline", "contexts", "expected at least one text, found none")
+        spans = spans_needed(chosen["top_k"], len(examples))
+        predictions = self.predictions(examples, chosen | {"top_k": spans})
         found = find_answers(predictions, self.answering, chosen["top_k"], threshold)
         return [
             to_dict(one.answer)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.answers.documents import Found, find_answers
+from minibert.answers.documents import Found, find_answers, spans_needed
 from minibert.answers.explain import PAGE, explain
 from minibert.answers.inputs import pair
 from minibert.answers.pipeline import QuestionAnswering, pipeline, to_dict
@@ -125,7 +125,9 @@ def read_documents(options: AskOptions) -> dict[str, str]:
         if name == "-":
             documents[name] = decode("stdin", sys.stdin.buffer.read())
         elif Path(name).is_dir():
-            files = sorted(file for file in Path(name).rglob("*") if file.suffix in TEXT_SUFFIXES and file.is_file())
+            files = sorted(
+                file for file in Path(name).rglob("*") if file.suffix.lower() in TEXT_SUFFIXES and file.is_file()
+            )
             if not files:
                 raise BadInput(name, "", f"expected a folder with files {' or '.join(TEXT_SUFFIXES)}, found none")
             documents |= {str(file): read_text(file) for file in files}
@@ -142,7 +144,8 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
     for question in [options.question] if options.question is not None else typed_questions():
-        predictions = reader.predictions(pair(question, texts), {}, is_shown=True)
+        spans = spans_needed(options.top_k, len(texts))
+        predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True)
         for one in best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}

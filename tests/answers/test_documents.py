@@ -6,6 +6,7 @@ from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers
 from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import Prediction
+from minibert.support.errors import BadInput
 from tests.builders import make_prediction
 
 TEXT = "abcdefghij"
@@ -59,3 +60,22 @@ def test_the_pipeline_ranks_contexts(tiny_folder):
     alone = reader(question="who made the clock ?", context=contexts[rows[0]["document"]])
     assert alone["answer"] == rows[0]["answer"] and alone["score"] == pytest.approx(rows[0]["score"], rel=1e-4)
     assert reader.rank("who ?", contexts, null_score_diff_threshold=-1e6)[0]["answer"] == ""
+
+
+def test_as_many_answers_as_asked_for_are_left_after_the_merge(tiny_folder):
+    """The best spans of a document overlap: the three best alone would leave one or two answers."""
+    contexts = ["the clock was made by anna .", "john built the bridge ."]
+    rows = pipeline(model=tiny_folder).rank("who made the clock ?", contexts, top_k=3)
+    places = [{(row["document"], i) for i in range(row["start"], row["end"])} for row in rows]
+    assert len(rows) == 3 and len(set.union(*places)) == sum(map(len, places))
+
+
+@pytest.mark.parametrize(
+    ("question", "contexts", "says"),
+    [("who ?", [], "at least one text"), (["who ?", "what ?"], ["one", "two"], "one question")],
+)
+def test_rank_takes_one_question_and_some_texts(tiny_folder, question, contexts, says):
+    reader = pipeline(model=tiny_folder)
+    with pytest.raises(BadInput, match=says):
+        reader.rank(question, contexts)
+    assert reader.rank("who ?", "one text is a document")[0]["document"] == 0

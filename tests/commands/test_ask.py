@@ -150,7 +150,7 @@ def test_explain_writes_a_page_beside_the_answer(ask, tmp_path):
 
 
 def test_one_list_of_answers_over_files_folders_and_stdin(ask, tmp_path, monkeypatch):
-    texts = {"notes/clock.txt": CONTEXT, "notes/deep/river.md": "The bridge is old. It was built by John."}
+    texts = {"notes/clock.txt": CONTEXT, "notes/deep/RIVER.MD": "The bridge is old. It was built by John."}
     (tmp_path / "notes/deep").mkdir(parents=True)
     for name, text in texts.items():
         (tmp_path / name).write_text(text, "utf-8")
