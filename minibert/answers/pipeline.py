@@ -7,7 +7,7 @@ Next: `explain.py`.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -182,7 +182,7 @@ class QuestionAnswering:
     def rank(
         self,
         question: str,
-        contexts: Sequence[str],
+        contexts: str | Iterable[str],
         null_score_diff_threshold: float | None = None,
         **options: "Unpack[Options]",
     ) -> list[dict[str, Any]]:

@@ -179,12 +179,12 @@ def to_row(one: Found) -> dict[str, Any]:
 
 def in_words(one: Found, names: list[str]) -> str:
     """An answer as a line of text."""
-    if not one.answer.text:
-        where = "this text" if len(names) == 1 else "these texts"
-        return f"no answer in {where}   (score {one.answer.score:.3f})"
-    facts = [f"score {one.answer.score:.3f}", f"characters {one.answer.start}-{one.answer.end}"]
+    facts = [f"score {one.answer.score:.3f}"]
     if one.confidence is not None:
         facts.insert(0, f"{'low ' * (one.confidence < LOW_CONFIDENCE)}confidence {one.confidence:.2f}")
+    if not one.answer.text:
+        return f"no answer in {'this text' if len(names) == 1 else 'these texts'}   ({', '.join(facts)})"
+    facts.append(f"characters {one.answer.start}-{one.answer.end}")
     if len(names) > 1:
         facts.append(names[one.document])
     return f"{one.answer.text}   ({', '.join(facts)})"

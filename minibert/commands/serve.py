@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from minibert.answers.confidence import NOT_FITTED
 from minibert.answers.explain import explain
 from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
@@ -66,8 +67,11 @@ class Server(ThreadingHTTPServer):
         tell(f"serve: {sys.exc_info()[1]!r}")
 
     def ask(self, question: str, context: str) -> list[dict[str, Any]]:
-        """The best answers, as `pipeline` gives them. Raises BadInput for text that cannot be used."""
+        """The best answers: of a calibrated model as `ask` gives them, with confidence and by its threshold, else as
+        `pipeline` gives them, "no answer" among them. Raises BadInput for text that cannot be used."""
         with self.turn:
+            if self.reader.answering != NOT_FITTED:
+                return self.reader.rank(question, context, top_k=self.top_k, max_answer_len=self.longest)
             answers = self.reader(
                 question, context, top_k=self.top_k, max_answer_len=self.longest, handle_impossible_answer=True
             )

@@ -185,6 +185,9 @@ def test_a_calibrated_model_gives_confidences_and_its_threshold(command, tiny_fo
     (folder / "answering.json").write_text(json.dumps(answering | {"null_score_diff_threshold": -1000.0}))
     assert command(*words).out.startswith("no answer in this text")
     assert not command(*words, "--null_score_diff_threshold", "1000").out.startswith("no answer")
+    sure_of_none = {"null_score_diff_threshold": -1000.0, "no_answer": {"bias": 2.0, "null_odds": 0.0}}
+    (folder / "answering.json").write_text(json.dumps(answering | sure_of_none))
+    assert command(*words).out.startswith("no answer in this text   (confidence 0.88, score ")
 
 
 # --- the stream

@@ -4,10 +4,12 @@ import http.client
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
 
+from minibert.answers.confidence import Answering
 from minibert.answers.pipeline import pipeline
 from minibert.commands.serve import MOST_BYTES, PAGE, ServeOptions, Server
 
@@ -42,6 +44,15 @@ def test_it_answers_as_the_pipeline_does(server):
     assert (status, content) == (200, {"answers": expected})
     assert all(CONTEXT[a["start"] : a["end"]] == a["answer"] for a in content["answers"])
     assert server.server_address[0] == "127.0.0.1"  # it listens on the loopback address alone
+
+
+def test_a_calibrated_model_answers_with_confidence_and_by_its_threshold(server, monkeypatch):
+    fitted = Answering(-1000.0, confidence={"bias": 0.4, "log_score": 0.0, "log_length": 0.0})
+    monkeypatch.setattr(server.reader, "answering", fitted)
+    assert [answer["answer"] for answer in ask(server, "when was it made ?")[1]["answers"]] == [""]
+    monkeypatch.setattr(server.reader, "answering", replace(fitted, null_score_diff_threshold=1000.0))
+    answers = ask(server, "when was it made ?")[1]["answers"]
+    assert [answer["confidence"] for answer in answers] == [pytest.approx(0.5987, abs=1e-4)] * 3
 
 
 def test_two_clients_get_their_own_answers(server):
