@@ -33,10 +33,11 @@ LEAST_PROBABILITY = 0.001  # of a token, to be coloured
 
 
 def explain(reader: QuestionAnswering, question: str, context: str, max_answer_length: int = MAX_ANSWER_LENGTH) -> str:
-    """The page for one question. Raises BadInput for anything but text."""
-    examples = pair(question, context)
-    windows = make_windows(examples, reader.tokenizer, window_length(None, reader.model.config))
-    logits = predict_logits(reader.model, windows, reader.machine, reader.defaults["batch_size"])
+    """The page for one question, in the reader's windows. Raises BadInput for anything but text."""
+    examples, options = pair(question, context), reader.defaults
+    length = window_length(options["max_seq_len"], reader.model.config)
+    windows = make_windows(examples, reader.tokenizer, length, options["doc_stride"], options["max_question_len"])
+    logits = predict_logits(reader.model, windows, reader.machine, options["batch_size"])
     (prediction,) = search(windows, *logits, examples, SHOWN_ANSWERS, max_answer_length)
     shown = window_of(prediction, windows, logits)
     rows = slice(windows.bounds[shown], windows.bounds[shown + 1])

@@ -25,7 +25,9 @@ def data(reader, request):
     return page_data(explain(reader, request.param, CONTEXT))
 
 
-def test_the_answers_are_the_pipelines(reader):
+@pytest.mark.parametrize("sizes", [{}, {"max_seq_len": 40, "doc_stride": 3, "max_question_len": 2}])
+def test_the_answers_are_the_pipelines(tiny_folder, sizes):
+    reader = pipeline(model=tiny_folder, **sizes)
     data = page_data(explain(reader, QUESTION, CONTEXT))
     expected = reader(question=QUESTION, context=CONTEXT, top_k=5, max_answer_len=30)
     assert [answer[0] for answer in data["answers"]] == [answer["answer"] for answer in expected]
