@@ -31,8 +31,12 @@ NOT_JSON = " is not a JSON value"
 OTHER_FORMATS = {
     b"version https://git-lfs": "is a git-LFS pointer, not the file; run `git lfs pull`",
     b"<": "looks like HTML or XML, not JSON; download the raw file",
+}
+# What a file that is not text starts with.
+NOT_TEXT = {
+    b"%PDF-": "is a PDF; save it as plain text first, for example with `pdftotext`",
     b"\x1f\x8b": "is compressed; gunzip it first",
-    b"PK\x03\x04": "is a zip archive; unzip it first",
+    b"PK\x03\x04": "is a zip archive; unzip it first, or save an office document as plain text or CSV",
 }
 
 
@@ -80,6 +84,10 @@ def read_bytes(file: str | os.PathLike) -> bytes:
 
 
 def decode(file: str | os.PathLike, raw: bytes) -> str:
+    """The text of a UTF-8 file's bytes; BadInput says what the file seems to be instead."""
+    for start, what in NOT_TEXT.items():
+        if raw.startswith(start):
+            raise BadInput(file, "", what)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

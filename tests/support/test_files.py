@@ -112,6 +112,16 @@ def test_text_is_utf8_and_loses_its_byte_order_mark(tmp_path):
         read_text(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [(b"%PDF-1.7\n", "a PDF; .*text"), (b"PK\x03\x04\x14", "office document"), (b"\x1f\x8b\x08", "gunzip")],
+)
+def test_a_document_that_is_not_text_is_named(tmp_path, raw, says):
+    (tmp_path / "a.txt").write_bytes(raw)
+    with pytest.raises(BadInput, match=says):
+        read_text(tmp_path / "a.txt")
+
+
 def test_a_fingerprint_is_size_and_sha256(tmp_path):
     raw = bytes(range(251)) * 5000  # more than one block
     (tmp_path / "a").write_bytes(raw)
