@@ -89,6 +89,10 @@ def main(words: Sequence[str] | None = None) -> None:
     command = shlex.join(["minibert", "evaluate", *(sys.argv[1:] if words is None else words)])
     options = flags.make(EvaluateOptions, given)
     check(options)
+    if options.score and not options.null_odds and "null_score_diff_threshold" in given:
+        raise BadInput(
+            "--null_score_diff_threshold", "", "compares null odds; with --score, name them with --null_odds"
+        )
     if options.score is not None:
         check_outputs(options)
         score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
@@ -107,6 +111,8 @@ def check(options: EvaluateOptions) -> None:
         raise BadInput("--predictions", options.predictions, "goes with --ckpt; --score writes none")
     if options.null_odds and options.ckpt:
         raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
+    if options.calibration and options.score:
+        raise BadInput("--calibration", "", "goes with --ckpt; a file of predictions has no scores to judge")
     if options.rows and Path(options.rows).suffix not in (".csv", ".jsonl"):
         raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
     if options.against and not options.report:

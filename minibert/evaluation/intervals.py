@@ -36,7 +36,7 @@ def paired_interval(first: Sequence[float], second: Sequence[float], seed: int =
     # One of the two orders is resampled, whichever way they are given, so that the draws are the same.
     if np.sort(difference).tolist() < np.sort(-difference).tolist():
         low, high = interval(-difference, seed=seed)
-        return -high, -low
+        return 0.0 - high, 0.0 - low  # and not -high, which would be -0.0 for 0
     return interval(difference, seed=seed)
 
 

@@ -118,6 +118,11 @@ def test_data_that_lies_where_the_n_best_answers_go_is_refused(evaluate, files, 
     assert read_squad(data) == read_squad(files["V1"])
 
 
+@pytest.mark.parametrize("flag", ["--calibration", "--null_score_diff_threshold=1", "--predictions=out.json"])
+def test_what_a_file_of_predictions_cannot_give_is_refused(command, files, flag):
+    command("evaluate", "--score", "p.json", "--data", files["V1"], flag).assert_refused(flag.partition("=")[0])
+
+
 # --- the model
 
 

@@ -37,6 +37,7 @@ def test_swapping_negates_the_interval_and_keeps_the_p_value(pair):
     first, second = pair
     low, high = paired_interval(first, second)
     assert paired_interval(second, first) == (-high, -low)
+    assert str(paired_interval([0] * 50, [0] * 49 + [1])[1]) == "0.0"  # and not -0.0
     assert permutation_p(first, second) == permutation_p(second, first)
 
 
