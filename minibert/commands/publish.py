@@ -75,7 +75,7 @@ def collect(checkpoint: Path, folder: Path, name: str, licence: str | None) -> l
             shutil.copyfile(checkpoint / file, folder / file)
         elif file in NEEDED:
             raise BadInput(checkpoint / file, "", "file not found")
-    write_atomically(folder / "README.md", card(checkpoint, name.rpartition("/")[2], licence=licence))
+    write_atomically(folder / "README.md", card(checkpoint, name, licence=licence))
     removed = [f"left out {file.name}: {key}" for file in folder.glob("*config.json") for key in remove_paths(file)]
     return [f"{file.stat().st_size:>12,} {file.name}" for file in sorted(folder.iterdir())] + removed
 

@@ -42,7 +42,7 @@ USE = """## Use
 ```python
 import minibert
 
-qa = minibert.pipeline("question-answering", model=NAME)
+qa = minibert.pipeline("question-answering", model="NAME")
 qa(question="..", context="..")  # {"score": .., "start": .., "end": .., "answer": ".."}
 ```"""
 
@@ -57,12 +57,13 @@ def write_card(run: Path) -> None:
 
 
 def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None = None) -> str:
-    """The card of a checkpoint. name: what the model is called; is_run: describe the run's folder and how to go on."""
+    """The card of a checkpoint. name: of the run, or ACCOUNT/MODEL; is_run: describe the folder and how to go on."""
+    title = name.rpartition("/")[2]
     file = checkpoint / "trainer_state.json"
     state = read_state(checkpoint, "settings")
     settings, scores = from_json(state["settings"], file), read_scores(checkpoint)
-    parts = [head(name, settings, scores, licence), MARK, f"# {name}", introduction(settings)]
-    parts += [FILES, COMMANDS] if is_run else [USE]
+    parts = [head(title, settings, scores, licence), MARK, f"# {title}", introduction(settings)]
+    parts += [FILES, COMMANDS] if is_run else [USE.replace("NAME", name)]
     parts.append(data_table(settings, state["facts"].get("data_sha256", [])))
     if scores:
         parts.append(score_table(settings, scores))

@@ -69,6 +69,7 @@ def test_exactly_a_model_folder_arrives(run, tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert "me/mine" in ended.stdout.splitlines()[-1]
     assert set(server.files) == UPLOADED
+    assert b"\n# mine\n" in server.files["README.md"] and b"minibert ask --ckpt me/mine " in server.files["README.md"]
     assert not any(str(run.folder.parent).encode() in content for content in server.files.values())
     for name, content in server.files.items():
         (tmp_path / name).write_bytes(content)
