@@ -178,7 +178,7 @@ def to_row(one: Found) -> dict[str, Any]:
 
 
 def in_words(one: Found, names: list[str]) -> str:
-    """An answer as a line of text."""
+    """An answer as one line of text."""
     facts = [f"score {one.answer.score:.3f}"]
     if one.confidence is not None:
         facts.insert(0, f"{'low ' * (one.confidence < LOW_CONFIDENCE)}confidence {one.confidence:.2f}")
@@ -187,7 +187,7 @@ def in_words(one: Found, names: list[str]) -> str:
     facts.append(f"characters {one.answer.start}-{one.answer.end}")
     if len(names) > 1:
         facts.append(names[one.document])
-    return f"{one.answer.text}   ({', '.join(facts)})"
+    return f"{' '.join(one.answer.text.split())}   ({', '.join(facts)})"
 
 
 def excerpt(one: Found, text: str) -> str:
@@ -224,4 +224,7 @@ def input_line(prompt: str) -> str:
     """A line of stdin, with the prompt on stderr: `input` would print it among the answers."""
     print(prompt, end="", file=sys.stderr, flush=True)
     # As bytes, because what is typed may not be of the terminal's encoding.
-    return sys.stdin.buffer.readline().decode(errors="replace")
+    line = sys.stdin.buffer.readline().decode(errors="replace")
+    if not sys.stdin.isatty():  # a terminal has already shown what was typed
+        print(printable(line.strip(), ""), file=sys.stderr, flush=True)
+    return line

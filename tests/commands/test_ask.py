@@ -90,7 +90,7 @@ def test_json_prints_what_the_pipeline_gives_under_the_same_settings(ask, expect
 def test_questions_are_read_until_an_empty_line_or_the_end_of_the_input(ask, expected, typed, questions):
     done = ask("--context", CONTEXT, "--json", stdin=typed.encode())
     assert done.records == [answer for question in questions for answer in near(expected(question))]
-    assert (done.code, done.err) == (0, "question> " * 3)
+    assert (done.code, done.err) == (0, "".join(f"question> {line}\n" for line in (*questions, "")))
 
 
 def test_an_unprintable_question_does_not_end_the_session(ask):
@@ -139,6 +139,12 @@ def test_a_line_on_a_terminal_can_be_edited():
 def test_terminal_codes_in_an_answer_are_shown_and_not_obeyed(ask):
     done = ask("--question", WHO, "--context", "clock \x1b[2J tower", "--top_k", "9")
     assert done.code == 0 and "\x1b" not in done.out and "\\x1b[2J" in done.out
+
+
+def test_an_answer_over_several_lines_is_one_line(ask):
+    words = ["--question", WHO, "--context", "clock\n\ntower", "--top_k", "3"]
+    assert "clock tower   (score " in ask(*words).out and len(ask(*words).out.splitlines()) == 3
+    assert "clock\n\ntower" in [row["answer"] for row in ask(*words, "--json").records]
 
 
 def test_explain_writes_a_page_beside_the_answer(ask, tmp_path):
