@@ -2,9 +2,10 @@
 
     minibert calibrate --ckpt runs/first --data held.json
 
-The result is `answering.json` in the model's folder, which `evaluate` reads; see `answers/confidence.py`. A command of
-its own, because `evaluate` only measures, while this changes what the model answers. The last line of stdout is one
-JSON object: the file's content, and how far `score` and confidence can be trusted on the data of the fit.
+The result is `answering.json` in the model's folder, which `ask`, `serve`, `evaluate` and `rank` read; see
+`answers/confidence.py`. A command of its own, because `evaluate` only measures, while this changes what the model
+answers. The last line of stdout is one JSON object: the file's content, and how far `score` and confidence can be
+trusted on the data of the fit.
 """
 
 import dataclasses
@@ -67,6 +68,7 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     answering = fit_answering(examples, evaluation.predictions, evaluation.is_version_2, fitted_on, threshold)
     write_answering(folder, answering)
+    tell(f"wrote {folder / ANSWERING_FILE}, which ask, serve and evaluate read; remove it to undo the calibration")
     allow_null, cut = evaluation.is_version_2, answering.null_score_diff_threshold or 0.0
     texts = {name: one.best(allow_null, cut).text for name, one in evaluation.predictions.items()}
     fitted = dataclasses.replace(evaluation, texts=texts, answering=answering)

@@ -54,7 +54,7 @@ def test_evaluate_obeys_what_calibrate_stored_unless_a_flag_overrides_it(command
     answering = read_answering(checkpoint)
     assert done.code == 0 and done.result["null_score_diff_threshold"] == answering.null_score_diff_threshold
     assert answering.fitted_on == {"data": "held.json", "sha256": fingerprint(data)["sha256"], "questions": 24}
-    assert "few" in done.err and "trained on" not in done.err
+    assert "few" in done.err and "trained on" not in done.err and "answering.json" in done.err
     assert verify(checkpoint) is None
 
     after = command(*evaluated, "--predictions", tmp_path / "out" / "p.json")
