@@ -107,6 +107,8 @@ def check(options: AskOptions) -> None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
     if options.explain is not None and options.question is None:
         raise BadInput("--explain", "", "shows one question; name it with --question")
+    if "-" in options.context_file and options.question is None:
+        raise BadInput("--question", "", "is missing; the questions cannot come from stdin, which is the text")
     if options.input is not None and flags.is_same_file(options.input, options.output):
         raise BadInput("--output", options.output, "is the input itself; name another file")
     if options.output != "-" and is_replaced(options.output):

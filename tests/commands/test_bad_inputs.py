@@ -124,6 +124,7 @@ LINES = [
     (f"{ASK} --max_seq_length 71", "70 positions|max_seq_len.*70"),
     (f"{ASK} --question ", "question"),
     (f"{ASK} --question \udcff", "surrogate"),
+    ("ask --ckpt model --context_file -", "--question: is missing; .*stdin"),
     (f"{ASK} --context_file none.txt", r"none\.txt: cannot be read"),
     (f"{ASK} --context_file latin.txt", r"latin\.txt: byte 3"),
     (f"{ASK} --ckpt ../x", r"\.\./x: no such folder"),
