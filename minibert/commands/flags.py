@@ -74,8 +74,9 @@ def parse(options: type, command: str, words: Sequence[str] | None = None) -> di
         argument_default=argparse.SUPPRESS,
     )
     kinds = value_kinds(options)
-    # The command's own fields first, those that it shares with other commands after them.
-    fields = sorted(dataclasses.fields(options), key=lambda field: field.name not in vars(options)["__annotations__"])
+    # The model and the command's own fields first, those that it shares with other commands after them.
+    place = {name: i for i, name in enumerate(["ckpt", *vars(options)["__annotations__"]])}
+    fields = sorted(dataclasses.fields(options), key=lambda field: place.get(field.name, len(place)))
     for field in fields:
         add_flag(parser, field, kinds[field.name])
     names = {f"--{field.name}" for field in fields}

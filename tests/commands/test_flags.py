@@ -141,6 +141,11 @@ def test_the_help_explains_each_flag_and_its_default(command, monkeypatch, name)
     assert OPTIONS[name].__doc__.partition("\n")[0] in text
 
 
+def test_the_help_begins_with_the_model_and_the_commands_own_flags(command):
+    flags_shown = re.findall(r"--\w+", command("ask", "--help").out)
+    assert flags_shown[:4] == ["--ckpt", "--question", "--context", "--context_file"]
+
+
 # --- how a command is started
 
 
