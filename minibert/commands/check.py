@@ -148,6 +148,8 @@ def print_report(report: dict[str, Any], options: CheckOptions) -> None:
                 print_ids(name.replace("_", " "), value)
     for name, value in report.get("leakage", {}).items():
         print_ids(f"in both files: {name.replace('_', ' ')}", value)
+    if report["format"] != "SQuAD" and not options.fix:
+        print("not SQuAD yet: train and evaluate read the copy that --fix OUT.json writes")
     if "windows" in report:
         print_windows(report)
     else:

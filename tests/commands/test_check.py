@@ -90,7 +90,8 @@ def test_rows_are_converted_and_the_copy_trains(command, tmp_path):
     with pytest.raises(BadInput, match="minibert check --data"):
         read_squad(data)
     done = command("check", "--data", data, "--fix", out)
-    assert (done.code, done.err) == (0, "") and "flat rows" in done.out
+    assert (done.code, done.err) == (0, "") and "flat rows" in done.out and "not SQuAD yet" not in done.out
+    assert "not SQuAD yet" in command("check", "--data", data).out
     assert [(e.id, e.answers[0].text) for e in read_squad(out, training=True)] == [(str(i), "iron") for i in range(3)]
 
 
