@@ -155,6 +155,8 @@ def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose columns have the names of SQuAD's keys, or common ones. In rows an empty list marks "no answer"."""
     row = {column_name(name): value for name, value in row.items()}
+    if isinstance(row.get("answer"), list):
+        row.setdefault("answers", row.pop("answer"))
     answers = row.get("answers")
     if isinstance(answers, str) and answers.startswith(("{", "[")):
         answers = literal(answers)  # a list that a CSV file holds as text

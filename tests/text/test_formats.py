@@ -115,6 +115,7 @@ THREE, TITLED, FLAT = expected(ROWS[:3]), expected(ROWS, titles=True), expected(
 SHEET_COLUMNS = ("ID", "Question", "Context ", "Answer Text")
 SHEET = [dict(zip(SHEET_COLUMNS, (r["id"], r["question"], r["context"], r["text"][0]))) for r in ROWS[:3]]
 LISTS = [hf(r) | {"answers": r["text"], "Answer start": r["starts"]} for r in ROWS]
+ANSWER_LISTS = [{("answer" if key == "answers" else key): value for key, value in row.items()} for row in LISTS]
 OBJECTS = [hf(r) | {"answers": [dict(text=t, answer_start=s) for t, s in zip(r["text"], r["starts"])]} for r in ROWS]
 OTHER_COLUMNS = table(FIRST[:3], columns=("qid", "query", "Passage", "Answer text"))
 PANDAS = {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()}
@@ -128,6 +129,7 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "one row": (HF[0], "flat rows", TITLED[:1]),
     "rows of a spreadsheet's columns": (SHEET, "flat rows", FLAT),
     "rows with two lists": (LISTS, "flat rows", TITLED),
+    "rows with two lists, in the singular": (ANSWER_LISTS, "flat rows", TITLED),
     "rows with a list of objects": (OBJECTS, "flat rows", TITLED),
     "a test set, whose empty lists say nothing": TEST_SET,
     "columns": (columns(HF), "columns", TITLED),
