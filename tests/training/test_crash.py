@@ -328,9 +328,7 @@ def test_overwrite_removes_nothing_but_the_old_run(train, job, stopped, whole):
     assert all((run / name).is_file() for name in mine)
 
 
-@pytest.mark.parametrize(
-    "words", ["--data RUN/checkpoint-3/toy.json", "--model RUN", "--model RUN/../run"]
-)
+@pytest.mark.parametrize("words", ["--data RUN/checkpoint-3/toy.json", "--model RUN", "--model RUN/../run"])
 def test_overwrite_refuses_to_remove_an_input(train, job, stopped, words):
     run = stopped(3)
     shutil.copy(job[1], run / "checkpoint-3/toy.json")
