@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint
+from minibert.support.signals import is_rank
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[1]
@@ -32,11 +33,15 @@ def joined() -> Iterator[None]:
 
     The connection stays until the process ends, which is at once: see `signals.leave`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_connected():
+    if is_rank() and not is_connected():
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())
         # Two backends: gradients travel between GPUs, the small sums of `any_rank` between CPUs.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        except ValueError as error:  # a variable is missing, or is no number
+            what = f"{error}; start several processes with torchrun, or one without this variable"
+            raise BadInput("WORLD_SIZE", os.environ["WORLD_SIZE"], what) from error
     yield
 
 

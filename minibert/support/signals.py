@@ -133,6 +133,11 @@ def run_command(main: Callable[[], None]) -> None:
     leave(code)
 
 
+def is_rank() -> bool:
+    """Whether this is one of several processes of torchrun, which numbers them in WORLD_SIZE."""
+    return os.environ.get("WORLD_SIZE", "") not in ("", "0", "1")
+
+
 def leave(code: int) -> NoReturn:
     """End the process; one of several ranks at once, without Python's shutdown.
 
@@ -140,7 +145,7 @@ def leave(code: int) -> NoReturn:
     asks for the GIL while Python shuts down aborts the process, and one that is waited for with the GIL held waits for
     ever. So the connection is never taken down.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if is_rank():
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -167,7 +172,7 @@ def last_word(error: BaseException) -> int:
         return 1
     if isinstance(error, (OSError, FloatingPointError)):
         return complain(str(error) or type(error).__name__, 1)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if is_rank():
         if OTHER_RANK.search(f"{type(error).__name__}: {error}"):
             reason = str(error).splitlines()[0][:200]
             return complain(f"the connection to another rank is lost; its own last line says why ({reason})", 1)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from minibert.support import ranks
+from minibert.support.errors import BadInput
+from minibert.support.signals import is_rank
 from tests.builders import ROOT, write_folder
 
 
@@ -26,6 +28,21 @@ def test_without_torchrun_there_is_one_rank(monkeypatch, flag):
         assert ranks.sum_over_ranks(torch.tensor([2.5])).item() == 2.5
         assert ranks.replicate(model) is model
         assert list(ranks.synced_at_last(model, ["a", "b", "c"])) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("value", ["2", "two"])
+def test_a_world_size_without_torchrun_is_named(monkeypatch, value):
+    monkeypatch.setenv("WORLD_SIZE", value)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(BadInput, match=f"WORLD_SIZE: {value}: .*torchrun"), ranks.joined():
+        pass
+
+
+@pytest.mark.parametrize("value", ["", "0", "1"])
+def test_such_a_world_size_means_one_process(monkeypatch, value):
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with ranks.joined():
+        assert ranks.world_size() == 1 and not is_rank()
 
 
 class Replica(nn.Linear):
