@@ -169,7 +169,7 @@ def test_the_guide_explains_every_flag_with_its_default(command):
 
 
 def test_the_guide_lists_the_settings_that_a_resumed_run_may_change():
-    sentence = GUIDE.split("Flags that may change: ")[1].split(". On a CPU")[0]
+    sentence = " ".join(GUIDE.split()).split("Flags that may change: ")[1].split(". On a CPU")[0]
     may_change = {field.name for field in dataclasses.fields(Settings) if field.metadata.get("may_change")}
     assert set(re.findall(r"`--(\w+)`", sentence)) == may_change - {"resume", "overwrite"}
 
