@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+from minibert.support.errors import BadInput
 from minibert.support.files import write_atomically
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, is_path
 from minibert.training.run_folder import best_checkpoint, read_scores, read_state
@@ -62,9 +63,12 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     file = checkpoint / "trainer_state.json"
     state = read_state(checkpoint, "settings")
     settings, scores = from_json(state["settings"], file), read_scores(checkpoint)
+    hashes = state["facts"].get("data_sha256", []) if isinstance(state["facts"], dict) else None
+    if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes):
+        raise BadInput(file, "facts", "expected an object with a list of strings as data_sha256")
     parts = [head(title, settings, scores, licence), MARK, f"# {title}", introduction(settings)]
     parts += [FILES, COMMANDS] if is_run else [USE.replace("NAME", name)]
-    parts.append(data_table(settings, state["facts"].get("data_sha256", [])))
+    parts.append(data_table(settings, hashes))
     if scores:
         parts.append(score_table(settings, scores))
     if (checkpoint / "answering.json").is_file():

@@ -121,7 +121,7 @@ def read_scores(checkpoint: Path) -> dict[str, float]:
     """The scores saved in a checkpoint; {} if it has not been evaluated."""
     file = checkpoint / "eval_results.json"
     scores = read_json(file) if file.is_file() else {}
-    if not isinstance(scores, dict) or not all(type(value) in (int, float) for value in scores.values()):
+    if not isinstance(scores, dict) or not all(type(v) in (int, float) and abs(v) < 1e9 for v in scores.values()):
         raise BadInput(file, "", "expected an object of numbers; remove the file, and the run evaluates again")
     return scores
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from minibert.support.errors import BadInput
 from minibert.training.card import MARK, card, write_card
 from tests.builders import toy_run
 
@@ -55,6 +56,15 @@ def test_base_model_and_licence_are_stated_only_where_they_are_known(copy, model
     head = card(checkpoint, "mine", licence=licence).split("---")[1].splitlines()
     stated = [line for line in head if line.startswith(("license", "base_model"))]
     assert set(lines) <= set(stated) and len(stated) == (2 if licence else len(lines))
+
+
+@pytest.mark.parametrize("facts", [[], {"data_sha256": 5}, {"data_sha256": [None]}])
+def test_facts_of_another_form_are_refused(copy, facts):
+    checkpoint = copy / (copy / "best").read_text().strip()
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8")) | {"facts": facts}
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    with pytest.raises(BadInput, match=r"trainer_state\.json: facts: expected"):
+        card(checkpoint, "mine")
 
 
 def test_a_readme_of_the_user_stays(copy):
