@@ -120,6 +120,12 @@ def test_the_page_is_about_the_first_question_of_the_examples():
     assert example.context.startswith(command.CONTEXT)
 
 
+def test_the_bounds_on_the_page_are_those_of_its_windows():
+    windows = command.page_lesson().windows
+    stops = windows.first_token + windows.lengths - windows.context_start - 1
+    assert str(list(zip(windows.first_token.tolist(), stops.tolist()))) in PAGE.read_text("utf-8")
+
+
 def test_the_trace_is_of_the_real_model_and_leaves_it_as_it_was():
     lesson = command.page_lesson()
     attend = [layer.attention.attend for layer in lesson.model.encoder.layers]
