@@ -5,9 +5,10 @@ The loss of one step is the mean over all N windows that take part in it. They m
 
     loss = sum over r, m, i of window_loss(r, m, i) / N = sum over r, m of n(r, m) / N * span_loss(r, m)
 
-where n(r, m) is the number of windows of a micro-batch and `span_loss` is their mean. Every backward pass adds to the
-gradients, which gives the sum over m. The ranks then average their gradients, which divides by their number R, so the
-weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its windows, not as a whole batch.
+where n(r, m) is the number of windows of a micro-batch and `span_loss` is the mean of their losses. Every backward pass
+adds to the gradients, which gives the sum over m. DistributedDataParallel then averages the gradients over the ranks,
+which divides by their number R, so the weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its
+windows, not as a whole batch.
 
 For example, two ranks with batches of 3 and 5 windows: N = 8 and R = 2, so the weights are 0.75 and 1.25, and the
 average of the two weighted gradients is (3 * g1 + 5 * g2) / 8, the mean over the eight windows.
@@ -37,8 +38,9 @@ def update(
 ) -> tuple[Tensor, Tensor]:
     """Change the weights once, by the gradient of all micro-batches.
 
-    micro_batches: pairs of a batch and its `loss_weight`. Returns the sum of the weighted losses (the ranks' mean of it
-    is the step's loss) and the norm of the gradient before clipping; both are scalars on the device.
+    micro_batches: pairs of a batch and its `loss_weight`. machine: the device, and the dtype of autocast. Returns the
+    sum of the weighted losses (its mean over the ranks is the step's loss) and the norm of the gradient before
+    clipping; both are scalars on the device.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
@@ -54,13 +56,14 @@ def update(
         # a large power of two. In bfloat16 and float32 its factor is 1.
         scaler.scale(loss).backward()
         step_loss += loss.detach()
-    # Unscale before clipping. In the other order the norm would be thousands of times too large, every gradient would
-    # be clipped to max_grad_norm / scale, and float16 would train with a learning rate near 0.
+    # Unscale before clipping. In the other order the norm would be thousands of times too large, and every gradient
+    # would be clipped to max_grad_norm / scale. Plain gradient descent would hardly move. AdamW divides a gradient by
+    # its recent size, which hides the error until that size is near eps.
     scaler.unscale_(optimizer)
     # One unusual batch must not throw the weights far away: a longer gradient is shortened, its direction kept.
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     scaler.step(optimizer)  # skips the update if a gradient overflowed
-    scaler.update()  # after an overflow halves the factor; after 2,000 good steps doubles it
+    scaler.update()  # after an overflow halves the factor; after 2,000 good steps in a row doubles it
     optimizer.zero_grad(set_to_none=True)
     return step_loss, gradient_norm
 
@@ -73,9 +76,9 @@ def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
 def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
     """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
 
-    A warm-up, because AdamW's averages say little after a few steps, the new span head sends random gradients into pre-
-    trained weights, and post-norm passes large ones on (see `Layer` in `bert.py`). A decay, because small last
-    steps settle in a minimum that large ones jump across.
+    A warm-up, because AdamW's averages say little in the first steps, the new span head sends random gradients into the
+    pre-trained weights, and each of them passes every LayerNorm of a post-norm model (see `Layer` in `bert.py`). A
+    decay, because small last updates settle in a minimum that large ones jump across.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
