@@ -1,7 +1,7 @@
 """minibert: BERT question answering in plain PyTorch, written to be read.
 
-The rooms, from the commands at the top of the stair to what every tool needs at its foot. A package imports only from
-those below it; each package's own docstring lists its files in the order in which they import each other:
+The packages, also called rooms. Each imports only from those below it, and its own docstring lists its files in the
+order in which they import each other:
 
     commands    flags -> the rest -> a result
     training    one update, and the loop around it

@@ -3,8 +3,12 @@
 The encoder of "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (Devlin et al., 2018),
 whose layer is that of "Attention Is All You Need" (Vaswani et al., 2017). The input is one window:
 
-    [CLS] when was the clock made [SEP] the clock was made in basel in 1871 . [SEP] [PAD] [PAD]
-    types 0  0    0   0    0     0    0    1    1    1    1   1    1   1   1  1    1     0     0
+    tokens  [CLS] when was the clock made [SEP] the clock was made in basel in 1871 . [SEP] [PAD] [PAD]
+    types   0     0    0   0   0     0    0     1   1     1   1    1  1     1  1    1 1     0     0
+    mask    1     1    1   1   1     1    1     1   1     1   1    1  1     1  1    1 1     0     0
+
+[CLS] opens a window and [SEP] ends each text. [PAD] fills a window up to the longest of its batch; the mask
+(`attention_mask`) is 0 there, so that no token attends to it.
 
 What pre-training on billions of words has already taught the weights that we load:
     the words and positions   Guessing masked-out words made each vector describe its token in its sentence.
@@ -110,7 +114,7 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(D, D)
         self.output = nn.Linear(D, D)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
-        self.attend = attention_by_hand  # or any function with this signature
+        self.attend = attention_by_hand  # `prepare.py` puts a faster function of this signature here
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T, D), mask (B, 1, 1, T) or None -> (B, T, D)."""
@@ -118,8 +122,8 @@ class SelfAttention(nn.Module):
             projection(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for projection in (self.query, self.key, self.value)
         )
-        attended = self.attend(query, key, value, mask, self.dropout)  # (B, H, T, K)
-        return self.output(attended.transpose(1, 2).flatten(2))  # (B, T, D)
+        means = self.attend(query, key, value, mask, self.dropout)  # (B, H, T, K)
+        return self.output(means.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
 class FeedForward(nn.Module):

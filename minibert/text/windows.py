@@ -138,8 +138,8 @@ def make_windows(
 ) -> Windows:
     """Tokenise questions and contexts, and make each question's windows with their labels.
 
-    A question is stripped, then truncated to `max_query_length` tokens, or to fewer where a window could not hold one
-    context token beside them. Where its room for context is not larger than `doc_stride`, windows overlap by half.
+    A question is stripped, then truncated to `max_query_length` tokens, or to fewer, so that a window always has room
+    for one context token. If that room is not larger than `doc_stride`, windows overlap by half the room.
     """
     contexts = list(dict.fromkeys(example.context for example in examples))
     encoded_contexts = dict(zip(contexts, tokenizer.encode(contexts)))  # each once for all its questions
@@ -156,12 +156,12 @@ def make_windows(
         question_ids = all_question_ids[: min(max_query_length, max_seq_length - 4)]
         context_start = 1 + len(question_ids) + 1  # after [CLS] question [SEP]
         room = max_seq_length - context_start - 1  # a [SEP] follows
-        bounds = list(window_bounds(len(context_ids), room, doc_stride if doc_stride < room else room // 2))
+        parts = list(window_bounds(len(context_ids), room, doc_stride if doc_stride < room else room // 2))
 
         answer = answer_characters(example)
         span = None if answer is None else answer_span(context_offsets, *answer)
-        labels = [window_label(span, first, stop, context_start) for first, stop in bounds]
-        for (first, stop), label in zip(bounds, labels):
+        labels = [window_label(span, first, stop, context_start) for first, stop in parts]
+        for (first, stop), label in zip(parts, labels):
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]
             offsets += [nowhere[:context_start], context_offsets[first:stop], nowhere[:1]]
             rows.append((number, first, context_start, *label, context_start + stop - first + 1))
