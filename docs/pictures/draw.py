@@ -102,7 +102,7 @@ def draw_overview() -> Picture:
         picture.text(left - 8, 175 + 15 * row, name, "end", fill=FAINT, font_size=11)
     picture.arrow((left + width - 20) / 2, 214, 234)
 
-    label(276, "N layers", "model/bert.py", "(T, D) again")
+    label(276, "the layers", "model/bert.py", "(T, D) again")
     picture.box(left, 240, width - 20 - left, 96, "#f6f8fa", stroke=LINE)
     for i, x in enumerate(centres):
         strength = 3.0 if i in (1, 2, best_end) else 0.6

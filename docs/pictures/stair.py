@@ -8,10 +8,13 @@ from pathlib import Path
 from tests.test_imports import FILES, ROOMS, rooms_imports
 
 PICTURE = Path(__file__).with_name("stair.svg")
-LEFT, TOP, HEIGHT, COLUMN, STEP = 20, 74, 64, 500, 52  # pixels: margins, a tread, where the columns begin, their width
+# Pixels: margins, the height of a tread, where the columns begin (right of the longest list of files), their width.
+LEFT, TOP, HEIGHT, COLUMN, STEP = 20, 74, 64, 740, 52
 STYLE = (
-    "text{font:13px sans-serif;fill:#1f2933}.name{font-weight:bold;font-size:15px}.note{font-size:12px;fill:#52606d}"
-    ".room{fill:#e8f0f8;stroke:#7b93ab}.line{stroke:#2f6f9f;stroke-width:2}.dot{fill:#2f6f9f}.start{fill:#fff;stroke:#2f6f9f;stroke-width:2}"
+    "text{font:13px Helvetica,Arial,sans-serif;fill:#1f2933}.name{font-weight:bold;font-size:15px}"
+    ".note{font-size:12px;fill:#52606d}"
+    ".room{fill:#e8f0f8;stroke:#7b93ab}.line{stroke:#2f6f9f;stroke-width:2}.dot{fill:#2f6f9f}"
+    ".start{fill:#fff;stroke:#2f6f9f;stroke-width:2}"
 )
 
 
