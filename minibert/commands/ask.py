@@ -67,7 +67,7 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(AskOptions, flags.parse(AskOptions, "ask", words))
+    options = flags.read(AskOptions, "ask", words)
     check(options)
     documents = read_documents(options)
     if any(flags.is_same_file(options.explain, file) for file in documents):

@@ -44,7 +44,7 @@ class CheckOptions(WindowSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(CheckOptions, flags.parse(CheckOptions, "check", words))
+    options = flags.read(CheckOptions, "check", words)
     if options.data is None:
         raise BadInput("--data", "", "name the file to check")
     changes_file = check_output(options)

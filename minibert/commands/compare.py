@@ -39,7 +39,7 @@ class CompareOptions(MachineSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(CompareOptions, flags.parse(CompareOptions, "compare", words))
+    options = flags.read(CompareOptions, "compare", words)
     if options.data is None:
         raise BadInput("--data", "", "name the SQuAD file that both answer")
     examples = read_squad(options.data, version_2_with_negative=True)

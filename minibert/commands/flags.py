@@ -60,6 +60,11 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
+def read(options: type[Options], command: str, words: Sequence[str] | None = None) -> Options:
+    """The options that the command line gives, the others at their defaults. Parameters as for `parse`."""
+    return make(options, parse(options, command, words))
+
+
 def parse(options: type, command: str, words: Sequence[str] | None = None) -> dict[str, Any]:
     """The values that the command line gives, by field name; fields that it does not mention are absent.
 

@@ -55,7 +55,7 @@ class LessonOptions(WindowSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(LessonOptions, flags.parse(LessonOptions, "lesson", words))
+    options = flags.read(LessonOptions, "lesson", words)
     if (options.question is None) != (options.context is None):
         raise BadInput("lesson", "", "expected --question and --context together")
     if options.question is None or options.context is None:

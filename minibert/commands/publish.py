@@ -43,7 +43,7 @@ class PublishOptions:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(PublishOptions, flags.parse(PublishOptions, "publish", words))
+    options = flags.read(PublishOptions, "publish", words)
     if options.ckpt is None:
         raise BadInput("--ckpt", "", "name the run to publish")
     if options.name is None or "/" not in options.name or not is_hub_id(options.name):

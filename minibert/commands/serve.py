@@ -41,7 +41,7 @@ class ServeOptions(CheckpointSettings, MachineSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(ServeOptions, flags.parse(ServeOptions, "serve", words))
+    options = flags.read(ServeOptions, "serve", words)
     if options.ckpt is None:
         raise BadInput("--ckpt", "", "name the model to ask")
     reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)

@@ -18,7 +18,7 @@ from minibert.training.settings import Settings
 
 def main(words: Sequence[str] | None = None) -> None:
     given = flags.parse(Settings, "train", words)
-    flags.make(Settings, given)
+    flags.make(Settings, given)  # `train` makes them too, but its errors name parameters, not flags
     run = train(**given)
     say_what_next(run)
     say(json.dumps(run.summary))

@@ -33,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     if words and not words[0].startswith("-"):
         words = ["--model", *words]
-    options = flags.make(VerifyOptions, flags.parse(VerifyOptions, "verify", words))
+    options = flags.read(VerifyOptions, "verify", words)
     folder = find_cached(options.model, options.revision)
     counts: Counter[str] = Counter()
     for model in inside_run(folder):

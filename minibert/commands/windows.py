@@ -32,7 +32,7 @@ class WindowsOptions(WindowSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.make(WindowsOptions, flags.parse(WindowsOptions, "windows", words))
+    options = flags.read(WindowsOptions, "windows", words)
     if not options.data:
         raise BadInput("--data", "", "name the SQuAD file to cut into windows")
     examples = read_squad(options.data)
