@@ -3,6 +3,7 @@
 Its files, in the order of their imports:
 
     flags       dataclass fields -> command line flags
+    notes       what a training run noted in its checkpoint
     train       fine-tune a model
     evaluate    score a model, or a file of predictions
     calibrate   fit the null threshold and the confidence of a model

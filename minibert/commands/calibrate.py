@@ -13,19 +13,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minibert.answers.confidence import ANSWERING_FILE, write_answering
 from minibert.commands import flags
-from minibert.commands.evaluate import ANSWERING, settings_of_run
+from minibert.commands.notes import settings_of_run, training_data
 from minibert.evaluation.calibration import evaluation_trust, fit_answering
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, fingerprint, read_json
+from minibert.support.files import check_target, fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.streams import tell
 from minibert.text.squad import read_squad
-from minibert.training.settings import AnswerSettings, CheckpointSettings, MachineSettings, WindowSettings, option
+from minibert.training.settings import (
+    AnswerSettings,
+    CheckpointSettings,
+    MachineSettings,
+    WindowSettings,
+    option,
+    values_of,
+)
 
 FEW = 200  # questions: the error of a share of right answers is then above 3 points
 
@@ -64,7 +70,7 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
         tell(f"warning: {data} is what the model was trained on: its confidence will be too high")
     if len(examples) < FEW:
         tell(f"warning: {len(examples)} questions are few: the fit is rough below {FEW}")
-    evaluation = evaluate(folder, examples, **{name: getattr(options, name) for name in ANSWERING})
+    evaluation = evaluate(folder, examples, **values_of(options, WindowSettings, AnswerSettings, MachineSettings))
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     answering = fit_answering(examples, evaluation.predictions, evaluation.is_version_2, fitted_on, threshold)
     write_answering(folder, answering)
@@ -73,12 +79,3 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
     texts = {name: one.best(allow_null, cut).text for name, one in evaluation.predictions.items()}
     fitted = dataclasses.replace(evaluation, texts=texts, answering=answering)
     print(json.dumps(dataclasses.asdict(answering) | evaluation_trust(examples, fitted)))
-
-
-def training_data(folder: Path) -> list[str]:
-    """The sha256 of the files that the model was trained on, as its checkpoint notes them; [] for a published model."""
-    file = folder / "trainer_state.json"
-    state: Any = read_json(file) if file.is_file() else {}
-    facts = state.get("facts", state.get("settings")) if isinstance(state, dict) else None  # format 1 had no facts
-    hashes = facts.get("data_sha256") if isinstance(facts, dict) else None
-    return hashes if isinstance(hashes, list) else []

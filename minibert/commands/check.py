@@ -22,7 +22,7 @@ from minibert.support.streams import tell
 from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown
-from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
+from minibert.text.windows import make_windows
 from minibert.training.settings import MAX_ANSWER_LENGTH, NAME_OR_DIR, WindowSettings, option
 
 
@@ -118,15 +118,14 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
     from minibert.text.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(str(options.model), options.revision)
-    sizes = options.max_seq_length or MAX_SEQ_LENGTH, options.doc_stride, options.max_query_length
-    windows = make_windows(examples, tokenizer, *sizes)
+    windows = make_windows(examples, tokenizer, *options.sizes)
     counts = windows.counts | count_windows(examples, windows, tokenizer)
     if warning := unknown_warning(counts, windows):
         tell(warning)
     return {
         "windows": counts,
         "tokens": count_tokens(windows, options.max_answer_length),
-        "oracle": oracle(examples, tokenizer, sizes, options.max_answer_length),
+        "oracle": oracle(examples, tokenizer, options.sizes, options.max_answer_length),
     }
 
 

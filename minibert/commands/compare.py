@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
+from minibert.commands.notes import settings_of_run
 from minibert.evaluation.analysis import METRICS, PROPERTIES, difference, groups
 from minibert.evaluation.intervals import paired_interval
 from minibert.evaluation.predictions import read_predictions
@@ -60,7 +61,6 @@ def answers_of(name: str, examples: list[Example], options: CompareOptions) -> M
             if not any(example.id in predictions for example in examples):
                 raise BadInput(file, "", f"has no prediction for any question of {options.data}")
             return predictions
-    from minibert.commands.evaluate import settings_of_run
     from minibert.evaluation.evaluate import evaluate
 
     folder = find_folder(name)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
+from minibert.commands.notes import settings_of_run
 from minibert.evaluation.analysis import METRICS, percents
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
@@ -35,7 +36,7 @@ from minibert.evaluation.report import PAGE, Source, make_report, read_log
 from minibert.evaluation.rows import Row, is_table, make_rows, write_rows
 from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, fingerprint, read_json, write_atomically
+from minibert.support.files import check_target, fingerprint, write_atomically
 from minibert.support.hub import find_folder
 from minibert.support.page import is_filled
 from minibert.support.streams import tell
@@ -45,16 +46,9 @@ from minibert.training.settings import (
     CheckpointSettings,
     MachineSettings,
     WindowSettings,
-    from_json,
     option,
+    values_of,
 )
-
-# What the evaluation of a run takes over from its training, unless flags say otherwise.
-OF_THE_RUN = ("max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
-# The flags that `minibert.evaluate` takes under the same names.
-ANSWERING = [
-    field.name for kind in (WindowSettings, AnswerSettings, MachineSettings) for field in dataclasses.fields(kind)
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +144,6 @@ def check_outputs(options: EvaluateOptions) -> None:
         check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
-def settings_of_run(folder: Path) -> dict[str, Any]:
-    """What the training noted in its checkpoint, its evaluation data as `data`; nothing for a published model."""
-    file = folder / "trainer_state.json"
-    if not file.is_file():
-        return {}
-    state = read_json(file)
-    if not isinstance(state, dict) or "settings" not in state:  # another program's file of this name
-        return {}
-    settings = from_json(state["settings"], file)
-    return {"data": settings.eval_data} | {name: getattr(settings, name) for name in OF_THE_RUN}
-
-
 def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
     """Score a file of predictions."""
     file, data = Path(str(options.score)), Path(str(options.data))
@@ -204,7 +186,8 @@ def score_model(folder: Path, options: EvaluateOptions, threshold: float | None,
         evaluation = evaluate(
             folder,
             examples,
-            **{name: getattr(options, name) for name in ANSWERING} | {"null_score_diff_threshold": threshold},
+            **values_of(options, WindowSettings, AnswerSettings, MachineSettings)
+            | {"null_score_diff_threshold": threshold},
             metric_language=options.metric_language,
             keep_logits=is_analysed(options),
         )

@@ -17,7 +17,7 @@ from minibert.support.hub import DEFAULT_MODEL
 from minibert.support.streams import printable
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
+from minibert.text.windows import Window, make_windows
 from minibert.training.settings import WindowSettings, option
 
 
@@ -37,8 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--data", "", "name the SQuAD file to cut into windows")
     examples = read_squad(options.data)
     tokenizer = load_tokenizer(options.model, options.revision)
-    sizes = options.max_seq_length or MAX_SEQ_LENGTH, options.doc_stride, options.max_query_length
-    windows = make_windows(examples, tokenizer, *sizes)
+    windows = make_windows(examples, tokenizer, *options.sizes)
     for i, example in enumerate(examples[: options.show]):
         gold = repr(example.answers[0].text) if example.answers else "none"
         print(printable(f"question {example.id}: {example.question}\nanswer: {gold}"))

@@ -31,7 +31,7 @@ from minibert.training.card import write_card
 from minibert.training.checkpoint import Position, load_optimizer, load_scaler, read_position, save_checkpoint
 from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
-from minibert.training.settings import AnswerSettings, Settings
+from minibert.training.settings import AnswerSettings, Settings, values_of
 from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
 
 LOG_STEPS = 10
@@ -232,8 +232,8 @@ class Training:
             if self.position.step:
                 say(f"epoch {self.epoch:g}: loss {self.position.recent_loss / self.line_steps:.2f}")
             return
-        answering = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(AnswerSettings)}
         with signals.raising():
+            answering = values_of(self.settings, AnswerSettings)
             model = prepare_to_answer(copy_model(self.model), self.machine)  # as `evaluate.py` does, for equal scores
             self.scores = evaluate_windows(model, *self.eval_set, self.machine, **answering).scores
         start = "untrained head" if self.model.new_parameters else "before training"

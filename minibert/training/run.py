@@ -177,12 +177,11 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
         ranks.check_equal({"weights of --model": digest(model)})
     settings = resolved(settings, model.config, machine)
 
-    sizes = window_length(settings.max_seq_length, model.config), settings.doc_stride, settings.max_query_length
-    windows = make_windows(examples, tokenizer, *sizes)
+    windows = make_windows(examples, tokenizer, *settings.sizes)
     spans = windows.end_positions - windows.start_positions + 1
     windows.counts["too_long"] = int((spans > settings.max_answer_length).sum())  # no prediction could match them
     windows.counts.update(count_windows(examples, windows, tokenizer))
-    eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *sizes)) if eval_examples else None
+    eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *settings.sizes)) if eval_examples else None
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if checkpoint:
         training.resume(checkpoint)

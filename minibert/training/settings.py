@@ -77,6 +77,11 @@ class WindowSettings(Checked):
                 "doc_stride", "", f"expected less than max_seq_length - 3 = {limit}, found {self.doc_stride}"
             )
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """What `make_windows` takes: max_seq_length, doc_stride and max_query_length."""
+        return self.max_seq_length or MAX_SEQ_LENGTH, self.doc_stride, self.max_query_length
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings(Checked):
@@ -183,6 +188,11 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         values = dataclasses.asdict(self) | {"format": FORMAT, "data": list(self.files)}
         del values["resume"], values["overwrite"]
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def values_of(settings: Checked, *groups: type[Checked]) -> dict[str, Any]:
+    """The values of some groups of settings by name, such as those of `AnswerSettings`: arguments for a function."""
+    return {field.name: getattr(settings, field.name) for group in groups for field in dataclasses.fields(group)}
 
 
 def from_json(saved: Any, file: Path) -> Settings:

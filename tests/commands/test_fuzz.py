@@ -26,7 +26,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from minibert.answers.confidence import Answering, read_answering, write_answering
 from minibert.commands.check import check_file
-from minibert.commands.evaluate import settings_of_run
+from minibert.commands.notes import settings_of_run
 from minibert.commands.stream import parse
 from minibert.evaluation.predictions import read_n_best, read_null_odds, read_predictions
 from minibert.evaluation.scorer import score
