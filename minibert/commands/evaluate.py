@@ -6,7 +6,6 @@
 The last line of stdout is one JSON object of scores, under the official keys. `--score` never loads torch.
 """
 
-import dataclasses
 import functools
 import json
 import shlex
@@ -77,27 +76,30 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
     against: str | None = option(None, "compare with this file of predictions in the report", metavar="PREDICTIONS")
     intervals: bool = option(False, "add 95 % bootstrap intervals to the scores")
 
+    @property
+    def is_analysed(self) -> bool:
+        """Whether more than the scores is asked for."""
+        return bool(self.rows or self.report or self.intervals)
+
 
 def main(words: Sequence[str] | None = None) -> None:
+    words = sys.argv[1:] if words is None else words
+    command = shlex.join(["minibert", "evaluate", *words])
     given = flags.parse(EvaluateOptions, "evaluate", words)
-    command = shlex.join(["minibert", "evaluate", *(sys.argv[1:] if words is None else words)])
     options = flags.make(EvaluateOptions, given)
-    check(options)
-    if options.score and not options.null_odds and "null_score_diff_threshold" in given:
-        raise BadInput(
-            "--null_score_diff_threshold", "", "compares null odds; with --score, name them with --null_odds"
-        )
+    threshold = given.get("null_score_diff_threshold")  # None: the model's own, or the official scorer's
+    check(options, threshold)
     if options.score is not None:
         check_outputs(options)
-        score_file(options, given.get("null_score_diff_threshold", OFFICIAL_THRESHOLD), command)
-        return
-    folder = find_folder(str(options.ckpt), options.revision)
-    options = flags.make(EvaluateOptions, settings_of_run(folder) | given)
-    check_outputs(options)
-    score_model(folder, options, given.get("null_score_diff_threshold"), command)
+        score_file(options, OFFICIAL_THRESHOLD if threshold is None else threshold, command)
+    else:
+        folder = find_folder(str(options.ckpt), options.revision)
+        options = flags.make(EvaluateOptions, settings_of_run(folder) | given)
+        check_outputs(options)
+        score_model(folder, options, threshold, command)
 
 
-def check(options: EvaluateOptions) -> None:
+def check(options: EvaluateOptions, threshold: float | None) -> None:
     """BadInput for flags that do not go together."""
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
@@ -111,14 +113,12 @@ def check(options: EvaluateOptions) -> None:
         raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
     if options.against and not options.report:
         raise BadInput("--against", options.against, "needs --report, the page that shows the comparison")
-    if options.metric_language and is_analysed(options):
+    if options.metric_language and options.is_analysed:
         what = "--rows, --report and --intervals follow the official rules; leave them out, or evaluate twice"
         raise BadInput("--metric_language", "", what)
-
-
-def is_analysed(options: EvaluateOptions) -> bool:
-    """Whether the options ask for more than the scores."""
-    return bool(options.rows or options.report or options.intervals)
+    if options.score and not options.null_odds and threshold is not None:
+        what = "compares null odds; with --score, name them with --null_odds"
+        raise BadInput("--null_score_diff_threshold", "", what)
 
 
 def check_outputs(options: EvaluateOptions) -> None:
@@ -153,12 +153,11 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
     scores = score(examples, texts, null_odds, threshold, options.metric_language)
     source = None
-    if is_analysed(options):
-        n_best = read_n_best(file.with_name(N_BEST_FILE), texts) or {}
-        source = Source(file.stem, data.name, command, n_best)
-        odds = null_odds or {}
-        texts = {name: "" if odds.get(name, threshold) > threshold else text for name, text in texts.items()}
-    evaluation = Evaluation(scores, {}, texts, needs_version_2(examples, True), threshold)
+    if options.is_analysed:
+        source = Source(file.stem, data.name, command, read_n_best(file.with_name(N_BEST_FILE), texts) or {})
+    odds = null_odds or {}
+    answers = {name: "" if odds.get(name, threshold) > threshold else text for name, text in texts.items()}
+    evaluation = Evaluation(scores, {}, answers, needs_version_2(examples, True), threshold)
     finish(options, examples, evaluation, source)
 
 
@@ -173,31 +172,26 @@ def score_model(folder: Path, options: EvaluateOptions, threshold: float | None,
     with ranks.joined():
         keep_memory()
         if ranks.world_size() > 1:
-            names = [name for name in dataclasses.asdict(options) if name not in ("ckpt", "data", "predictions")]
-            ranks.check_equal({f"--{name}": getattr(options, name) for name in names})
-            ranks.check_equal({"content of --data": fingerprint(data)})
+            own = ("ckpt", "data", "predictions")  # each machine may have its own paths
+            shared = {f"--{name}": value for name, value in vars(options).items() if name not in own}
+            ranks.check_equal(shared | {"content of --data": fingerprint(data)})
         examples = read_squad(
             data,
             skip_bad_records=options.skip_bad_records,
             version_2_with_negative=options.version_2_with_negative,
         )
-        if is_analysed(options) and not has_golds(examples):
+        if options.is_analysed and not has_golds(examples):
             raise BadInput(data, "", "has no answers: there is nothing to analyse")
-        evaluation = evaluate(
-            folder,
-            examples,
-            **values_of(options, WindowSettings, AnswerSettings, MachineSettings)
-            | {"null_score_diff_threshold": threshold},
-            metric_language=options.metric_language,
-            keep_logits=is_analysed(options),
-        )
+        chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
+        chosen |= {"null_score_diff_threshold": threshold, "metric_language": options.metric_language}
+        evaluation = evaluate(folder, examples, **chosen, keep_logits=options.is_analysed)
         if not ranks.is_main():
             return
         if not evaluation.scores:
             tell(f"{data} has no answers: there is nothing to score")
         elif options.calibration:
             evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
-        source = source_of(evaluation, folder, options, command) if is_analysed(options) else None
+        source = source_of(evaluation, folder, options, command) if options.is_analysed else None
         finish(options, examples, evaluation, source)
 
 
@@ -230,7 +224,7 @@ def finish(options: EvaluateOptions, examples: list[Example], evaluation: Evalua
         if options.rows:
             write_rows(options.rows, rows)
         if options.report and source:
-            write_report(options, examples, rows, source)
+            write_report(options, examples, rows, source, evaluation.is_version_2)
 
 
 def print_scores(scores: dict[str, Any], threshold: float, metric_language: str | None) -> None:
@@ -251,11 +245,12 @@ def print_scores(scores: dict[str, Any], threshold: float, metric_language: str 
         tell(f"scored as SQuAD v{'2.0' if 'exact' in scores else '1.1'} by the {rules}")
 
 
-def write_report(options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source) -> None:
+def write_report(
+    options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source, is_version_2: bool
+) -> None:
     """Write the page, with the comparison if the options ask for one."""
     other: tuple[str, list[Row]] | None = None
     if options.against:
-        is_version_2 = needs_version_2(examples, options.version_2_with_negative or bool(options.score))
         other = Path(options.against).stem, make_rows(examples, read_predictions(options.against), is_version_2)
     file = Path(str(options.report))
     file.parent.mkdir(parents=True, exist_ok=True)
