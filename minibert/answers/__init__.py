@@ -7,6 +7,7 @@ Its files, in the order of their imports:
     predict     windows -> logits; a model that is ready to answer
     documents   one question over many documents: which answer is best
     inputs      a call's questions and contexts, in any of their forms -> examples
+    options     the options of a call: names, defaults, least values
     pipeline    question and context -> {"score", "start", "end", "answer"}
     explain     what the model computed for one question, as a page
 """

@@ -44,10 +44,13 @@ def find_answers(
 ) -> list[Found]:
     """The `count` best answers over all documents.
 
-    threshold: of the null odds, above which an answer is left out; None keeps all. least_confidence: the same for the
-    confidence. Of answers from several documents that overlap in one of them only the best is kept. Where none is left,
-    the list is one empty answer: that of the document which doubts "no answer" most.
+    threshold: of the null odds, above which an answer is left out; None is that of `answering`, and keeps all if there
+    is none. least_confidence: below it, an answer is left out. With several documents, of the answers that overlap in
+    one of them only the best is kept. Where none is left, the list is one empty answer: that of the document which
+    doubts "no answer" most.
     """
+    if threshold is None:
+        threshold = answering.null_score_diff_threshold
     found = [one for i, prediction in enumerate(predictions) for one in answers_of(i, prediction, answering)]
     kept: list[Found] = []
     for one in sorted(found, key=lambda one: one.null_odds):

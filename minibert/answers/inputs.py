@@ -2,7 +2,7 @@
 
 In: texts, lists, arrays, dicts. Out: `Example`s without answers, or BadInput for anything but text.
 
-Next: `pipeline.py`.
+Next: `options.py`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -9,55 +9,26 @@ Next: `explain.py`.
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers, spans_needed
 from minibert.answers.inputs import Texts, as_list, pair, split, split_dicts
-from minibert.answers.predict import SHORTEST_WINDOW, load_trained, parts, predict_logits, window_length
-from minibert.answers.spans import EVAL_BATCH_SIZE, Answer, Prediction, search
+from minibert.answers.options import DEFAULTS, Options, merge, one_of
+from minibert.answers.predict import load_trained, parts, predict_logits, window_length
+from minibert.answers.spans import Answer, Prediction, search
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, make_windows
+from minibert.text.windows import make_windows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere
-
-
-class Options(TypedDict, total=False):
-    """What a call can be told, and `pipeline` for all calls; None stands for the default."""
-
-    top_k: int | None  # answers to a question
-    topk: int | None  # the same
-    doc_stride: int | None  # tokens that neighbouring windows share
-    max_answer_len: int | None  # tokens
-    max_seq_len: int | None  # tokens of a window; None is 384, or the model's positions if fewer
-    max_question_len: int | None  # tokens, the rest is cut off
-    handle_impossible_answer: bool | None  # the empty answer takes part, with its own score
-    align_to_words: bool | None  # widen answers to the words that they cut, as was that pipeline's default
-    batch_size: int | None  # windows computed together
-    padding: bool | str | None  # no effect
-
-
-DEFAULTS: Options = {
-    "top_k": 1,
-    "doc_stride": DOC_STRIDE,
-    "max_answer_len": 15,
-    "max_seq_len": None,
-    "max_question_len": MAX_QUERY_LENGTH,
-    "handle_impossible_answer": False,
-    "align_to_words": False,
-    "batch_size": EVAL_BATCH_SIZE,
-    "padding": None,
-}
-LEAST = dict.fromkeys(("top_k", "max_answer_len", "max_question_len", "batch_size"), 1)
-LEAST |= {"doc_stride": 0, "max_seq_len": SHORTEST_WINDOW}
 
 
 def pipeline(
@@ -192,16 +163,14 @@ class QuestionAnswering:
         `null_odds` and `confidence` (None if the model is not calibrated). Above the threshold, by default that of the
         model's calibration, an answer is left out; if none is left, the list is one empty answer.
         """
-        chosen, threshold = merge(self.defaults, options), null_score_diff_threshold
-        if threshold is None:
-            threshold = self.answering.null_score_diff_threshold
+        chosen = merge(self.defaults, options)
         if as_list(question) is not None:
             raise BadInput("pipeline", "question", "expected one question to rank texts by, found several")
         if not (examples := pair(question, contexts)):
             raise BadInput("pipeline", "contexts", "expected at least one text, found none")
         spans = spans_needed(chosen["top_k"], len(examples))
         predictions = self.predictions(examples, chosen | {"top_k": spans})
-        found = find_answers(predictions, self.answering, chosen["top_k"], threshold)
+        found = find_answers(predictions, self.answering, chosen["top_k"], null_score_diff_threshold)
         return [
             to_dict(one.answer)
             | {"document": one.document, "start_logit": one.answer.start_logit, "end_logit": one.answer.end_logit}
@@ -227,26 +196,6 @@ class QuestionAnswering:
             row = widened.setdefault(text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text})
             row["score"] += answer["score"]
         return sorted(widened.values(), key=lambda row: -row["score"])
-
-
-def merge(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults with the changes that are not None. Raises BadInput for an unknown name or a size too small."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    if "topk" in given:
-        given["top_k"] = one_of("top_k", given.get("top_k"), "topk", given.pop("topk"))
-    for name, value in given.items():
-        if name not in DEFAULTS:
-            raise BadInput("pipeline", name, f"is no option; expected one of {', '.join(DEFAULTS)}")
-        if name in LEAST and (type(value) is not int or value < LEAST[name]):
-            raise BadInput("pipeline", name, f"expected an integer of at least {LEAST[name]}, found {value!r}")
-    return {**defaults, **given}
-
-
-def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:
-    """The value of a setting with two names; BadInput if both are given."""
-    if value is not None and other_value is not None:
-        raise BadInput("pipeline", name, f"is the same as {other}; give one of them")
-    return other_value if value is None else value
 
 
 def to_dict(answer: Answer) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
     for question in [options.question] if options.question is not None else typed_questions():
         spans = spans_needed(options.top_k, len(texts))
         predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True)
-        for one in best(predictions, reader, options):
+        for one in find_best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}
                 print(json_line(source | to_row(one)), flush=True)
@@ -163,15 +163,13 @@ def ask_each(
 ) -> list[list[dict[str, Any]]]:
     """The answers to each question in its own context, as dicts."""
     predictions = reader.predictions(pair(questions, contexts), {})
-    return [[to_row(one) for one in best([prediction], reader, options)] for prediction in predictions]
+    return [[to_row(one) for one in find_best([prediction], reader, options)] for prediction in predictions]
 
 
-def best(predictions: list[Prediction], reader: QuestionAnswering, options: AskOptions) -> list[Found]:
-    """The `top_k` answers over all documents that pass the least confidence and the null threshold of flag or model."""
-    threshold = options.null_score_diff_threshold
-    if threshold is None:
-        threshold = reader.answering.null_score_diff_threshold
-    return find_answers(predictions, reader.answering, options.top_k, threshold, options.min_confidence)
+def find_best(predictions: list[Prediction], reader: QuestionAnswering, options: AskOptions) -> list[Found]:
+    """The `top_k` best answers over all documents, by the thresholds of the flags or the model."""
+    thresholds = options.null_score_diff_threshold, options.min_confidence
+    return find_answers(predictions, reader.answering, options.top_k, *thresholds)
 
 
 def to_row(one: Found) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 import minibert
 from minibert.__main__ import COMMANDS
-from minibert.answers.pipeline import DEFAULTS
+from minibert.answers.options import DEFAULTS
 from minibert.commands import flags
 from minibert.commands.stream import WAIT_SECONDS
 from minibert.model.bert import BertForQuestionAnswering
