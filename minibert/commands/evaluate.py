@@ -31,7 +31,7 @@ from minibert.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from minibert.evaluation.report import PAGE, Source, make_report, read_log
+from minibert.evaluation.report import PAGE, Source, make_report
 from minibert.evaluation.rows import Row, is_table, make_rows, write_rows
 from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
@@ -197,11 +197,13 @@ def score_model(folder: Path, options: EvaluateOptions, threshold: float | None,
 
 def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:
     """What a report shows of a model, beside its answers."""
+    from minibert.training.progress import read_log
+
     n_best = {
         name: n_best_rows(one, evaluation.is_version_2, evaluation.answering)
         for name, one in evaluation.predictions.items()
     }
-    lines = read_log(folder.parent / "metrics.jsonl")  # of the run whose checkpoint it is
+    lines = read_log(folder.parent)  # of the run whose checkpoint it is
     data = Path(str(options.data)).name
     explain = shlex.join(["minibert", "ask", "--ckpt", str(options.ckpt), "--explain", "answer.html"])
     return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines, explain)

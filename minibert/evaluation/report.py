@@ -6,7 +6,6 @@ To keep it small, texts are stored once, answers as offsets into them, and only 
 Next: `training/settings.py`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from minibert.evaluation.analysis import METRICS, PROPERTIES, difference, human_
 from minibert.evaluation.calibration import calibration_error, reliability, risk_coverage
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.rows import ERRORS, NBest, Row
-from minibert.support.files import finite, refuse
 from minibert.support.page import fill_page
 from minibert.text.squad import Example
 from minibert.text.windows import Windows
@@ -119,19 +117,6 @@ def comparison(rows: Sequence[Row], name: str, others: Sequence[Row]) -> dict[st
         one = difference(rows, others, metric)
         lines.append([title.capitalize(), one["a"], one["b"], one["difference"], *one["interval"], one["p"]])
     return {"name": name, "differences": lines}
-
-
-def read_log(file: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl, [] without the file. A line of anything but finite numbers is left out."""
-    lines = []
-    for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
-        try:
-            line = json.loads(text, parse_constant=refuse, parse_float=finite)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values()):
-            lines.append(line)
-    return lines
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

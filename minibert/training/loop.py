@@ -132,7 +132,8 @@ class Training:
         patience = self.settings.early_stopping
         if not (patience and self.eval_set and self.scores):  # scores: an evaluation has just brought another F1
             return False
-        f1 = read_log(self.run, "f1") if ranks.is_main() else []
+        lines = read_log(self.run) if ranks.is_main() else []
+        f1 = [line["f1"] for line in lines if "f1" in line]
         return ranks.any_rank(len(f1) > patience and max(f1[-patience:]) <= max(f1[:-patience]))
 
     @property

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.files import regular, write_atomically
+from minibert.support.files import finite, refuse, regular, write_atomically
 from minibert.support.streams import deliver, printable
 
 
@@ -44,11 +44,18 @@ def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) 
             board.add_scalar(name, value, step)
 
 
-def read_log(run: Path, key: str) -> list[float]:
-    """The values of one key in the run's metrics.jsonl, in order."""
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl, [] without the file. A line of anything but finite numbers is left out."""
     file = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
-    return [line[key] for line in lines if key in line]
+    lines = []
+    for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
+        try:
+            line = json.loads(text, parse_constant=refuse, parse_float=finite)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values()):
+            lines.append(line)
+    return lines
 
 
 def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:

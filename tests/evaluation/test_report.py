@@ -7,7 +7,7 @@ import pytest
 
 from minibert.answers.spans import search
 from minibert.evaluation.predictions import n_best_rows
-from minibert.evaluation.report import LEAST_PROBABILITY, Source, make_report, read_log, token_heat, trust
+from minibert.evaluation.report import LEAST_PROBABILITY, Source, make_report, token_heat, trust
 from minibert.evaluation.rows import ERRORS, make_rows
 from minibert.text.squad import Example, Gold, read_squad
 from minibert.text.windows import make_windows
@@ -98,14 +98,6 @@ def test_a_test_of_one_question_and_of_no_right_answer_has_a_page():
         data = page_data(make_report([example], make_rows([example], {"q": prediction}, True), Source("m", "d", "c")))
         assert data["scores"][0]["value"] == (100 if prediction == "anna" else 0)
         assert data["risk"] == [] and data["explorer"]["questions"][0][12] == []
-
-
-def test_lines_of_the_log_that_hold_anything_but_numbers_are_left_out(tmp_path):
-    log = tmp_path / "metrics.jsonl"
-    assert read_log(log) == []
-    bad = ["NaN", "[1]", '{"step": 1, "loss": NaN}', '{"step": "x"}', '{"loss": 1}', '{"step": 1, "f1": {}}']
-    log.write_text("\n".join([*bad, "[" * 10**5, '{"step": 2, "loss": 0.5}', '{"st']), "utf-8")
-    assert read_log(log) == [{"step": 2, "loss": 0.5}]
 
 
 def test_the_certainties_are_shown_with_what_they_are_worth():
