@@ -47,13 +47,14 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.read(CheckOptions, "check", words)
     if options.data is None:
         raise BadInput("--data", "", "name the file to check")
-    changes_file = check_output(options)
+    if options.fix:
+        check_output(options)
     is_v2 = options.version_2_with_negative
     report, top, examples = check_file(options.data, is_v2)
     if options.fix:
         top, changes = repair(top)
         changes = [Change(line, "NaN -> null") for line in report["nan"]] + changes
-        write_copy(Path(options.fix), top, changes_file, changes)
+        write_copy(Path(options.fix), top, changes)
         report["changes"] = [change._asdict() for change in changes]
         report["faults_left"], examples, _ = check_content(top, is_v2)
     if options.eval_data:
@@ -73,18 +74,20 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput(options.data, "", f"{len(faults)} faults, listed above")
 
 
-def check_output(options: CheckOptions) -> Path:
-    """The file for the list of changes, if --fix may write there; BadInput before any work if it may not."""
-    out = Path(options.fix or "out")
-    changes_file = out.with_name(f"{out.name}.changes.txt")
-    if options.fix:
-        if not out.parent.is_dir():
-            raise BadInput("--fix", options.fix, "its folder does not exist")
-        for file in (out, changes_file):
-            if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
-                raise BadInput("--fix", str(file), "is the data itself; name another file")
-            check_target(file, lambda: False, options.overwrite)
-    return changes_file
+def check_output(options: CheckOptions) -> None:
+    """BadInput if the copy or the list of its changes could not be written, or would replace what it must not."""
+    copy = Path(str(options.fix))
+    if not copy.parent.is_dir():
+        raise BadInput("--fix", str(options.fix), "its folder does not exist")
+    for file in (copy, changes_of(copy)):
+        if any(flags.is_same_file(file, data) for data in (options.data, options.eval_data)):
+            raise BadInput("--fix", str(file), "is the data itself; name another file")
+        check_target(file, lambda: False, options.overwrite)
+
+
+def changes_of(copy: Path) -> Path:
+    """The file beside a copy that lists its changes."""
+    return Path(f"{copy}.changes.txt")
 
 
 def check_file(file: str, version_2_with_negative: bool) -> tuple[dict[str, Any], Any, list[Example]]:
@@ -107,10 +110,10 @@ def check_content(
     return faults, [record for _, record in records if isinstance(record, Example)], dict(taken)
 
 
-def write_copy(file: Path, top: Any, changes_file: Path, changes: Sequence[Change]) -> None:
+def write_copy(copy: Path, top: Any, changes: Sequence[Change]) -> None:
     """Write the copy and the list of changes: both appear whole, or neither."""
     text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
-    write_together({changes_file: "".join(f"{escape(': '.join(change))}\n" for change in changes), file: text})
+    write_together({changes_of(copy): "".join(f"{escape(': '.join(change))}\n" for change in changes), copy: text})
 
 
 def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, Any]:
