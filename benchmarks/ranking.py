@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minibert.answers.pipeline import pipeline
+from minibert.answers.inputs import pair
+from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import Prediction
 from minibert.evaluation.scorer import exact_match
-from minibert.text.squad import Example, read_squad
+from minibert.text.squad import read_squad
 
 OTHERS = 9  # paragraphs beside the own one
 CANDIDATES: dict[str, Callable[[Prediction], float]] = {
@@ -43,11 +44,11 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="the pipeline of transformers 4.57 too")
     options = parser.parse_args()
     reader, examples = pipeline(model=options.model), read_squad(options.data)
+    theirs = load_peer(options.model) if options.peer else None
     paragraphs = list(dict.fromkeys((example.title, example.context) for example in examples))
     drawn = random.Random(0)
     names = [*CANDIDATES, *[PEER] * options.peer]
     counts = {place: {name: np.zeros(2) for name in names} for place in ("same article", "other articles")}
-    theirs = load_peer(options.model) if options.peer else None
     chosen = drawn.sample(examples, min(options.questions, len(examples)))
     for example in chosen:
         for place, count in counts.items():
@@ -57,21 +58,27 @@ def main() -> None:
                 if context != example.context and (title == example.title) == (place == "same article")
             ]
             contexts = [example.context, *drawn.sample(others, min(OTHERS, len(others)))]
-            asked = [Example(str(i), "", example.question, context) for i, context in enumerate(contexts)]
-            predictions = reader.predictions(asked, {})
-            texts = [one.best().text for one in predictions]
-            ranked = {name: ([value(one) for one in predictions], texts) for name, value in CANDIDATES.items()}
-            if theirs:
-                found = [theirs(question=example.question, context=context) for context in contexts]
-                ranked[PEER] = [one["score"] for one in found], [one["answer"] for one in found]
-            for name, (values, answers) in ranked.items():
+            for name, (values, texts) in ask_over(contexts, example.question, reader, theirs).items():
                 first = int(np.argmax(values))
-                is_match = max(exact_match(answers[first], gold.text) for gold in example.answers)
+                is_match = max(exact_match(texts[first], gold.text) for gold in example.answers)
                 count[name] += first == 0, is_match
     for place, count in counts.items():
         for name, sums in count.items():
             right, matches = (100 * sums / len(chosen)).round(1).tolist()
             print(json.dumps({"documents": place, "ranked by": name, "own paragraph": right, "exact_match": matches}))
+
+
+def ask_over(
+    contexts: list[str], question: str, reader: QuestionAnswering, theirs: Callable[..., dict] | None
+) -> dict[str, tuple[list[float], list[str]]]:
+    """For each candidate, the values of the contexts' best answers and their texts. theirs: the peer, or None."""
+    predictions = reader.predictions(pair(question, contexts), {})
+    texts = [one.best().text for one in predictions]
+    ranked = {name: ([value(one) for one in predictions], texts) for name, value in CANDIDATES.items()}
+    if theirs:
+        found = [theirs(question=question, context=context) for context in contexts]
+        ranked[PEER] = [one["score"] for one in found], [one["answer"] for one in found]
+    return ranked
 
 
 if __name__ == "__main__":
