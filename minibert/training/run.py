@@ -28,7 +28,7 @@ from minibert.support.files import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.support.signals import tell
-from minibert.text.squad import read_squad
+from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from minibert.training.loop import Training
@@ -126,6 +126,18 @@ def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     return dataclasses.replace(saved, **given)
 
 
+def facts_of(settings: Settings) -> dict[str, Any]:
+    """What a resumed run must share that no setting states. Raises BadInput for a file that cannot be read."""
+    for file in settings.inputs:  # now, and not after minutes of loading
+        if not is_readable(file):
+            raise BadInput(file, "", "cannot be read")
+    return {
+        "data_sha256": [fingerprint(Path(file))["sha256"] for file in settings.files],
+        "world_size": ranks.world_size(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
     """BadInput if the data's content or the number of ranks are not those of the run that is resumed."""
     saved = read_state(checkpoint, "settings")["facts"]
@@ -149,21 +161,10 @@ def digest(model: torch.nn.Module) -> dict[str, str]:
 
 def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     """Read the data and load the model; resumed from the checkpoint if there is one."""
-    for file in settings.inputs:  # now, and not after minutes of loading
-        if not is_readable(file):
-            raise BadInput(file, "", "cannot be read")
-    facts = {
-        "data_sha256": [fingerprint(Path(file))["sha256"] for file in settings.files],
-        "world_size": ranks.world_size(),
-        "threads": torch.get_num_threads(),
-    }
+    facts = facts_of(settings)
     if checkpoint:
         check_facts(checkpoint, facts)
-    skipped_and_v2 = settings.skip_bad_records, settings.version_2_with_negative
-    examples = read_squad(settings.files, True, *skipped_and_v2)[: settings.max_questions]
-    eval_examples = read_squad(settings.eval_data, False, *skipped_and_v2) if settings.eval_data else []
-    if eval_examples and not has_golds(eval_examples):
-        raise BadInput(str(settings.eval_data), "answers", "the file has none to score against")
+    examples, eval_examples = read_data(settings)
     machine = choose_machine(settings.device, settings.dtype, settings.deterministic)
     keep_memory()
 
@@ -187,6 +188,16 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
         training.resume(checkpoint)
     say_what_is_trained(training, report)
     return training
+
+
+def read_data(settings: Settings) -> tuple[list[Example], list[Example]]:
+    """The questions to train on, and those to score, which must have answers."""
+    rules = settings.skip_bad_records, settings.version_2_with_negative
+    examples = read_squad(settings.files, True, *rules)[: settings.max_questions]
+    eval_examples = read_squad(settings.eval_data, False, *rules) if settings.eval_data else []
+    if eval_examples and not has_golds(eval_examples):
+        raise BadInput(str(settings.eval_data), "answers", "the file has none to score against")
+    return examples, eval_examples
 
 
 def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settings:
