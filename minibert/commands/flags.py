@@ -90,20 +90,24 @@ def parse(options: type, command: str, words: Sequence[str] | None = None) -> di
 
 def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: tuple[type, ...]) -> None:
     """Declare one field: a switch for a bool, a list for a sequence, else one value; `positional` ones have no flag."""
-    about, has_default = field.metadata, not isinstance(field.default, (bool, tuple, type(None)))
-    text = about["help"].replace("%", "%%") + (f" (default: {field.default})" if has_default else "")
-    more: dict[str, Any] = {"action": "store_true"}
-    if kinds != (bool,):
-        kind: Any = next((kind for kind in (int, float) if kind in kinds), str)
-        metavar = about.get("metavar") or {int: "N", float: "X"}.get(kind)
-        if kind is str and metavar not in TEXTS:
-            kind = not_empty
-        more = {"type": kind, "choices": about.get("choices"), "metavar": metavar}
-        if Sequence in kinds:
-            more["nargs"] = about.get("positional", "+")
-        elif bool in kinds:
-            more |= {"nargs": "?", "const": True}
-    parser.add_argument(field.name if "positional" in about else f"--{field.name}", help=text, **more)
+    about = field.metadata
+    name = field.name if "positional" in about else f"--{field.name}"
+    text = about["help"].replace("%", "%%")
+    if not isinstance(field.default, (bool, tuple, type(None))):
+        text += f" (default: {field.default})"
+    if kinds == (bool,):
+        parser.add_argument(name, help=text, action="store_true")
+        return
+    kind: Any = next((kind for kind in (int, float) if kind in kinds), str)
+    metavar = about.get("metavar") or {int: "N", float: "X"}.get(kind)
+    if kind is str and metavar not in TEXTS:
+        kind = not_empty
+    count: dict[str, Any] = {}
+    if Sequence in kinds:
+        count = {"nargs": about.get("positional", "+")}
+    elif bool in kinds:
+        count = {"nargs": "?", "const": True}  # the flag alone means True
+    parser.add_argument(name, help=text, type=kind, choices=about.get("choices"), metavar=metavar, **count)
 
 
 def not_empty(word: str) -> str:

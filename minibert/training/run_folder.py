@@ -30,10 +30,14 @@ from minibert.support.files import (
 from minibert.support.hashes import MANIFEST, fault, manifest_files
 from minibert.support.streams import tell
 
-# By a run that was killed.
-LEFT_HALF_WRITTEN = (
-    *(".tmp-checkpoint-*", ".tmp-old-checkpoint-*", ".tmp-best-*", ".tmp-latest-*", ".tmp-metrics.jsonl-*"),
-    *(".tmp-README.md-*", "checkpoint-*/.tmp-eval_results.json-*"),
+LEFT_HALF_WRITTEN = (  # by a run that was killed
+    ".tmp-checkpoint-*",
+    ".tmp-old-checkpoint-*",
+    ".tmp-best-*",
+    ".tmp-latest-*",
+    ".tmp-metrics.jsonl-*",
+    ".tmp-README.md-*",
+    "checkpoint-*/.tmp-eval_results.json-*",
 )
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
 
