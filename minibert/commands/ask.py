@@ -7,11 +7,11 @@
 `stream.py` describes the lines of the last form, in and out.
 """
 
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.read(AskOptions, "ask", words)
     check(options)
     documents = read_documents(options)
-    if any(flags.is_same_file(options.explain, file) for file in documents):
-        raise BadInput("--explain", str(options.explain), "is the text itself; name another file")
+    if options.explain is not None:
+        check_explain(options.explain, documents)
     reader = pipeline(
         model=options.ckpt,
         revision=options.revision,
@@ -86,15 +86,14 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.min_confidence is not None and reader.answering.confidence is None:
         raise BadInput("--min_confidence", "", "needs a calibrated model: minibert calibrate --ckpt DIR --data FILE")
     if options.input is not None:
-        ask = functools.partial(ask_each, reader, options)
-        answer_stream(ask, options.input, options.output, options.batch_size)
+        answer_stream(partial(ask_each, reader, options), options.input, options.output, options.batch_size)
     else:
         answer_questions(reader, documents, options)
     if options.explain is not None:
         (context,) = documents.values()
-        page = explain(reader, str(options.question), context, options.max_answer_length)
-        Path(options.explain).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(options.explain), page)
+        file = Path(options.explain)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, explain(reader, str(options.question), context, options.max_answer_length))
 
 
 def check(options: AskOptions) -> None:
@@ -112,10 +111,18 @@ def check(options: AskOptions) -> None:
     if options.input is not None and flags.is_same_file(options.input, options.output):
         raise BadInput("--output", options.output, "is the input itself; name another file")
     if options.output != "-" and is_replaced(options.output):
-        check_target(Path(options.output), functools.partial(has_answers, options.output), options.overwrite)
+        check_target(Path(options.output), partial(has_answers, options.output), options.overwrite)
     if options.explain is not None:
         file = Path(options.explain)
-        check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
+        check_target(file, partial(is_filled, PAGE, file), options.overwrite)
+
+
+def check_explain(page: str, documents: dict[str, str]) -> None:
+    """BadInput unless there is one text to explain, and the page would not replace it."""
+    if len(documents) > 1:
+        raise BadInput("--explain", "", f"shows one text, found {len(documents)}")
+    if any(flags.is_same_file(page, file) for file in documents):
+        raise BadInput("--explain", page, "is the text itself; name another file")
 
 
 def read_documents(options: AskOptions) -> dict[str, str]:
@@ -135,8 +142,6 @@ def read_documents(options: AskOptions) -> dict[str, str]:
             documents |= {str(file): read_text(file) for file in files}
         else:
             documents[name] = read_text(name)
-    if options.explain is not None and len(documents) > 1:
-        raise BadInput("--explain", "", f"shows one text, found {len(documents)}")
     return documents
 
 
