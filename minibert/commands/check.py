@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
 from minibert.evaluation.scorer import has_golds
@@ -23,7 +24,7 @@ from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown
 from minibert.text.windows import make_windows
-from minibert.training.settings import MAX_ANSWER_LENGTH, NAME_OR_DIR, WindowSettings, option
+from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class CheckOptions(WindowSettings):
     data: str | None = option(None, "the file to check: SQuAD JSON, or a format that can be converted", metavar="FILE")
     eval_data: str | None = option(None, "a second file: is checked too, and what stands in both", metavar="FILE")
     model: str | None = option(None, f"whose tokenizer counts tokens: {NAME_OR_DIR}", metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
     fix: str | None = option(None, "write a repaired copy of --data here, in SQuAD's format", metavar="OUT")
     overwrite: bool = option(False, "let --fix replace an existing file")
     json: bool = option(False, "print the report as one JSON object")

@@ -23,7 +23,7 @@ from minibert.support.streams import printable
 from minibert.text.squad import Example, Gold, text_fault
 from minibert.text.tokenizer import Tokenizer, load_tokenizer, wordpiece
 from minibert.text.windows import MAX_QUERY_LENGTH
-from minibert.training.settings import WindowSettings, option
+from minibert.training.settings import REVISION, WindowSettings, option
 
 # The page's question: the first one of examples/dev.json, with the first two sentences of its context.
 QUESTION = "Who built the town clock of Lindach?"
@@ -46,7 +46,7 @@ class LessonOptions(WindowSettings):
     context: str | None = option(None, "the text that holds the answer", metavar="TEXT")
     answer: str | None = option(None, "the right answer, a part of the context: shows loss and updates", metavar="TEXT")
     model: str = option(DEFAULT_MODEL, "the model to follow; its span head may be untrained", metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
     layer: int = option(0, "the layer whose attention is shown, from 0", least=0)
     head: int = option(0, "the head of that layer, from 0", least=0)
     updates: int = option(20, "updates of the weights on this one question", least=1)

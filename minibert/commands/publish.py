@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from minibert.answers.confidence import read_answering
+from minibert.answers.confidence import ANSWERING_FILE, read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json, write_atomically, write_json
@@ -26,7 +26,7 @@ from minibert.training.settings import NAME_OR_DIR, option
 
 # What a model folder must have to be opened, and what it may have besides.
 NEEDED = ("config.json", "model.safetensors")
-OPTIONAL = (*TOKENIZER_FILES, "answering.json")
+OPTIONAL = (*TOKENIZER_FILES, ANSWERING_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)

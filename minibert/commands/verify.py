@@ -18,7 +18,7 @@ from minibert.support.files import read_pointer
 from minibert.support.hashes import MANIFEST, MINILM_FILES, Known, known_files, mismatch
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, find_cached, inside_run, model_homes
 from minibert.support.streams import printable
-from minibert.training.settings import NAME_OR_DIR, option
+from minibert.training.settings import NAME_OR_DIR, REVISION, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class VerifyOptions:
     """Compare the files of a model or a run with their known hashes."""
 
     model: str = option(DEFAULT_MODEL, f"{NAME_OR_DIR}; may stand without the flag's name", metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from minibert.support.streams import printable
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import Window, make_windows
-from minibert.training.settings import WindowSettings, option
+from minibert.training.settings import REVISION, WindowSettings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class WindowsOptions(WindowSettings):
 
     data: Sequence[str | Path] = option((), "SQuAD JSON, v1.1 or v2.0", metavar="FILE")
     model: str = option(DEFAULT_MODEL, "the model whose tokenizer to use", metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
     show: int = option(0, "print the first N questions' windows", least=0)
 
 

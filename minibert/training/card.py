@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+from minibert.answers.confidence import ANSWERING_FILE
 from minibert.support.errors import BadInput
 from minibert.support.files import write_atomically
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, is_path
@@ -71,8 +72,9 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     parts.append(data_table(settings, hashes))
     if scores:
         parts.append(score_table(settings, scores))
-    if (checkpoint / "answering.json").is_file():
-        fitted = (checkpoint / "answering.json").read_text("utf-8", errors="replace").strip()
+    answering = checkpoint / ANSWERING_FILE
+    if answering.is_file():
+        fitted = answering.read_text("utf-8", errors="replace").strip()
         parts.append(f"## Calibration\n\n```json\n{fitted}\n```")
     recipe = {key: value for key, value in settings.to_json().items() if key not in LEFT_OUT and value is not None}
     parts.append(f"## Recipe\n\n```json\n{json.dumps(recipe, indent=1)}\n```")

@@ -32,6 +32,7 @@ OLDER = {
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
+REVISION = "branch, tag or commit of a model on the hub"
 
 
 def option(default: Any, help: str, least: float = -LARGEST, most: float = LARGEST, **more: Any) -> Any:
@@ -115,7 +116,7 @@ class CheckpointSettings(Checked):
     """Which trained model to use."""
 
     ckpt: str | None = option(None, NAME_OR_DIR, metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     eval_data: str | Path | None = option(None, "SQuAD JSON to score after each epoch", metavar="FILE", may_change=True)
     model: str | Path = option(DEFAULT_MODEL, NAME_OR_DIR, metavar="NAME_OR_DIR")
-    revision: str | None = option(None, "branch, tag or commit of a model on the hub", metavar="REV")
+    revision: str | None = option(None, REVISION, metavar="REV")
     output_dir: str | Path | None = option(
         None, "where checkpoints go; default runs/<data>-<model>", metavar="DIR", may_change=True
     )
