@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example, text_fault
+from minibert.text.records import text_fault
+from minibert.text.squad import Example
 
 Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | None
 

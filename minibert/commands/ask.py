@@ -26,7 +26,7 @@ from minibert.support.errors import BadInput
 from minibert.support.files import check_target, decode, read_text, write_atomically
 from minibert.support.page import is_filled
 from minibert.support.streams import json_line, printable, tell
-from minibert.text.squad import text_fault
+from minibert.text.records import text_fault
 from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
 
 LOW_CONFIDENCE = 0.5  # below it, an answer is more likely wrong than right

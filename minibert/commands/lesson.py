@@ -20,7 +20,7 @@ from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL, find_folder
 from minibert.support.streams import printable
-from minibert.text.squad import Example, Gold, text_fault
+from minibert.text.records import Example, Gold, text_fault
 from minibert.text.tokenizer import Tokenizer, load_tokenizer, wordpiece
 from minibert.text.windows import MAX_QUERY_LENGTH
 from minibert.training.settings import REVISION, WindowSettings, option

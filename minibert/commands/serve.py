@@ -23,7 +23,7 @@ from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.page import content_policy
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 from minibert.training.settings import CheckpointSettings, MachineSettings, option
 
 PAGE = Path(__file__).with_name("serve.html")

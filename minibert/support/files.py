@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from minibert.support.errors import BadInput
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 
 LOCK = ".lock"  # of a run's folder
 NOT_JSON = " is not a JSON value"

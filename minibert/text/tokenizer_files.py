@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 from minibert.text.records import text_fault
 
 SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"

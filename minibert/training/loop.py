@@ -22,7 +22,8 @@ from minibert.support import ranks
 from minibert.support.files import read_pointer
 from minibert.support.machine import Machine
 from minibert.support.progress import Progress
-from minibert.support.signals import Stopped, StopSignals, tell
+from minibert.support.signals import Stopped, StopSignals
+from minibert.support.streams import tell
 from minibert.text.batches import Plan
 from minibert.text.squad import Example
 from minibert.text.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ from minibert.support.errors import BadInput
 from minibert.support.files import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
-from minibert.support.signals import tell
+from minibert.support.streams import tell
 from minibert.text.squad import Example, read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
