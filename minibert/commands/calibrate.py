@@ -20,9 +20,10 @@ from minibert.commands.notes import settings_of_run, training_data
 from minibert.evaluation.calibration import evaluation_trust, fit_answering
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, fingerprint
+from minibert.support.hashes import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.streams import tell
+from minibert.support.writing import check_target
 from minibert.text.squad import read_squad
 from minibert.training.settings import (
     AnswerSettings,

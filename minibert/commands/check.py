@@ -18,8 +18,8 @@ from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, write_together
 from minibert.support.streams import tell
+from minibert.support.writing import check_target, write_together
 from minibert.text.formats import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown

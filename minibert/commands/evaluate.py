@@ -35,10 +35,11 @@ from minibert.evaluation.report import PAGE, Source, make_report
 from minibert.evaluation.rows import Row, is_table, make_rows, write_rows
 from minibert.evaluation.scorer import OFFICIAL_THRESHOLD, has_golds, needs_version_2, score
 from minibert.support.errors import BadInput
-from minibert.support.files import check_target, fingerprint, write_atomically
+from minibert.support.hashes import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.page import is_filled
 from minibert.support.streams import tell
+from minibert.support.writing import check_target, write_atomically
 from minibert.text.squad import Example, read_squad
 from minibert.training.settings import (
     AnswerSettings,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, refuse, replacing
+from minibert.support.reading import finite, refuse
 from minibert.support.streams import json_line
+from minibert.support.writing import replacing
 from minibert.text.records import text_fault
 
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long

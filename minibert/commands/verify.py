@@ -14,9 +14,9 @@ from pathlib import Path
 
 from minibert.commands import flags
 from minibert.support.errors import BadInput
-from minibert.support.files import read_pointer
 from minibert.support.hashes import MANIFEST, MINILM_FILES, Known, known_files, mismatch
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, find_cached, inside_run, model_homes
+from minibert.support.run_files import read_pointer
 from minibert.support.streams import printable
 from minibert.training.settings import NAME_OR_DIR, REVISION, option
 

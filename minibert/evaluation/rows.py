@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minibert.evaluation.scorer import exact_match, f1, normalize, score_question
-from minibert.support.files import write_atomically
+from minibert.support.writing import write_atomically
 from minibert.text.squad import Example
 from minibert.text.windows import Windows, answer_span
 

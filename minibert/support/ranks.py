@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint
+from minibert.support.hashes import fingerprint
 from minibert.support.signals import is_rank
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ raises `Stopped` at once, except within `StopSignals`: training ends its step an
 SIGHUP, which says that the terminal was closed, is like SIGTERM, unless it is ignored, as under nohup. It never counts
 as a second signal: the shell and the system may both send it, and a launcher may send SIGTERM after it.
 
-Next: `files.py`.
+Next: `reading.py`.
 """
 
 import contextlib

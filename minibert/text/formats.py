@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import lines_of, read_bytes, read_json, read_text
+from minibert.support.reading import lines_of, read_bytes, read_json, read_text
 from minibert.text.offsets import short
 
 # Formats that only other libraries read: first bytes -> name, and the function of pandas.

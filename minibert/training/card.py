@@ -10,8 +10,8 @@ from pathlib import Path
 
 from minibert.answers.confidence import ANSWERING_FILE
 from minibert.support.errors import BadInput
-from minibert.support.files import write_atomically
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, is_path
+from minibert.support.writing import write_atomically
 from minibert.training.run_folder import best_checkpoint, read_scores, read_state
 from minibert.training.settings import Settings, from_json
 

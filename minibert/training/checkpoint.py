@@ -25,8 +25,9 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weight_files import WeightFile, save_tensors
 from minibert.model.weights import save_model
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint, sync_to_disk, write_json, write_pointer
-from minibert.support.hashes import MANIFEST
+from minibert.support.hashes import MANIFEST, fingerprint
+from minibert.support.run_files import write_pointer
+from minibert.support.writing import sync_to_disk, write_json
 from minibert.text.tokenizer import Tokenizer
 from minibert.training.run_folder import prune
 

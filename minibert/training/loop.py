@@ -19,9 +19,9 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import copy_model
 from minibert.support import ranks
-from minibert.support.files import read_pointer
 from minibert.support.machine import Machine
 from minibert.support.progress import Progress
+from minibert.support.run_files import read_pointer
 from minibert.support.signals import Stopped, StopSignals
 from minibert.support.streams import tell
 from minibert.text.batches import Plan

@@ -24,7 +24,7 @@ from minibert.model.bert import BertConfig
 from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint
+from minibert.support.hashes import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.support.streams import tell

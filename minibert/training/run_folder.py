@@ -17,18 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import (
-    LOCK,
-    checkpoints,
-    read_json,
-    read_pointer,
-    remove,
-    run_lock,
-    write_atomically,
-    write_pointer,
-)
 from minibert.support.hashes import MANIFEST, fault, manifest_files
+from minibert.support.reading import read_json
+from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from minibert.support.streams import tell
+from minibert.support.writing import write_atomically
 
 LEFT_HALF_WRITTEN = (  # by a run that was killed
     ".tmp-checkpoint-*",

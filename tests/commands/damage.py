@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from minibert.support.files import fingerprint
+from minibert.support.hashes import fingerprint
 
 DEEP = "[" * 100_000 + "]" * 100_000
 

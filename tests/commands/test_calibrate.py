@@ -7,7 +7,8 @@ import pytest
 
 from minibert.answers.confidence import read_answering
 from minibert.evaluation.evaluate import evaluate
-from minibert.support.files import fingerprint, write_json
+from minibert.support.hashes import fingerprint
+from minibert.support.writing import write_json
 from minibert.training.run_folder import NEEDED, verify
 from minibert.training.settings import Settings
 from tests.builders import write_toy_squad

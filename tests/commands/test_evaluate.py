@@ -221,7 +221,7 @@ def test_scores_are_printed_even_if_the_predictions_cannot_be_written(evaluate, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minibert.support.files.sync_to_disk", full)
+    monkeypatch.setattr("minibert.support.writing.sync_to_disk", full)
     done = evaluate("--data", files["V1"], "--predictions", tmp_path / "out.json")
     assert done.code == 1 and "f1" in done.result and "No space left" in done.err
     assert not list(tmp_path.glob("*predictions*")) and not list(tmp_path.glob(".tmp-*"))

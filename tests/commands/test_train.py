@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minibert.support.files import fingerprint
+from minibert.support.hashes import fingerprint
 from minibert.training.settings import OLDER, Settings
 from tests.builders import toy_run, write_toy_squad
 from tests.commands.damage import damage, snapshot

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from minibert.support import hashes, hub
-from minibert.support.files import fingerprint, write_json
+from minibert.support.hashes import fingerprint
+from minibert.support.writing import write_json
 from minibert.training.run_folder import verify
 from tests.builders import write_toy_squad
 

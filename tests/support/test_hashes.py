@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from minibert.support.errors import BadInput
-from minibert.support.files import fingerprint, write_json
-from minibert.support.hashes import MINILM_FILES, Known, fault, known_files, mismatch, model_fault
+from minibert.support.hashes import MINILM_FILES, Known, fault, fingerprint, known_files, mismatch, model_fault
+from minibert.support.writing import write_json
 from tests.builders import write_folder
 
 CONTENT = b"the content\n"
@@ -104,3 +104,9 @@ def test_the_names_in_the_hubs_cache_are_hashes_and_other_links_are_not(tmp_path
 def test_the_pinned_files_of_the_default_model_are_those_on_this_machine(minilm_folder: Path):
     known = {name: file for name, file in MINILM_FILES.items() if name != "README.md"}
     assert fault(minilm_folder, known) is None
+
+
+def test_a_fingerprint_is_size_and_sha256(tmp_path):
+    raw = bytes(range(251)) * 5000  # more than one block
+    (tmp_path / "a").write_bytes(raw)
+    assert fingerprint(tmp_path / "a") == {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}

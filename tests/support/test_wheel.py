@@ -13,8 +13,8 @@ import pytest
 
 from minibert.support import wheel
 from minibert.support.errors import BadInput
-from minibert.support.files import run_lock
 from minibert.support.hashes import Known
+from minibert.support.run_files import run_lock
 from minibert.support.wheel import fetch_wheel
 from tests.builders import ROOT
 

@@ -20,8 +20,8 @@ pytest.importorskip("resource", reason="faults are injected into forked processe
 from minibert.model.weights import load_model
 from minibert.support import hashes
 from minibert.support.errors import BadInput
-from minibert.support.files import read_pointer, run_lock
 from minibert.support.hub import find_folder
+from minibert.support.run_files import read_pointer, run_lock
 from minibert.training.checkpoint import load_optimizer, save_checkpoint
 from minibert.training.run_folder import (
     check_fresh,

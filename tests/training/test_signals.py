@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("resource", reason="signals are injected into forked processes, which Windows lacks")
 
-from minibert.support.files import LOCK
+from minibert.support.run_files import LOCK
 from minibert.training.run_folder import checkpoints, find_checkpoint, read_scores, verify
 from tests.builders import ROOT, write_toy_squad
 from tests.training.forks import STEPS, STEPS_PER_EPOCH, Process, assert_one_line, at_step, leftovers, outcome
