@@ -20,7 +20,7 @@ from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.streams import tell
 from minibert.support.writing import check_target, write_together
-from minibert.text.formats import convert
+from minibert.text.convert import convert
 from minibert.text.repair import Change, repair
 from minibert.text.squad import Example, check_records, check_top, escape, shown
 from minibert.text.windows import make_windows

@@ -3,8 +3,9 @@
 Its files, in the order in which they import each other:
 
     offsets          where an answer stands that is not at its offset
-    formats          data of other tools -> SQuAD's nesting
+    formats          which other tool's data a file holds
     records          one question's record -> an example, or what is wrong with it
+    convert          data of other tools -> SQuAD's nesting
     squad            SQuAD JSON -> examples, every fault named by its place
     repair           a repaired copy of a file, with a list of its changes
     tokenizer_files  a folder's tokenizer files -> vocabulary, settings and added tokens

@@ -1,49 +1,42 @@
-"""Question answering data of other tools -> SQuAD's nesting, one plain function for each format, told by its shape.
+"""Which other tool's question answering data a file holds, told by its shape, and the command that converts it.
 
 Hugging Face rows, columns, CSV and TSV tables, JSON lines, and the exports of haystack, Label Studio and doccano. What
-simpletransformers and cdQA write, KorQuAD 1, MLQA and XQuAD are SQuAD already. Nothing is checked here beyond the
-shape: the result goes through `squad.py` like any file. In: a file. Out: {"data": [..]}, or BadInput. Next:
-`records.py`.
+simpletransformers and cdQA write, KorQuAD 1, MLQA and XQuAD are SQuAD already. In: a file, or its parsed JSON. Out: the
+format's name, "" for SQuAD. `convert.py` converts. Next: `records.py`.
 """
 
-import ast
-import contextlib
 import csv
-import io
-import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import lines_of, read_bytes, read_json, read_text
+from minibert.support.reading import decode, read_bytes
 from minibert.text.offsets import short
 
-# Formats that only other libraries read: first bytes -> name, and the function of pandas.
-BINARY = {
-    b"PAR1": ("Parquet", "read_parquet"),
-    b"PK\x03\x04": ("an Excel sheet (XLSX)", "read_excel"),
-    b"\xd0\xcf\x11\xe0": ("an Excel sheet (XLS)", "read_excel"),
-}
+# Formats that only other libraries read: first bytes, bytes that stand further on, name, and the function of pandas.
+BINARY = (
+    (b"PAR1", b"", "Parquet", "read_parquet"),
+    (b"PK\x03\x04", b"xl/", "an Excel sheet (XLSX)", "read_excel"),  # without the folder `xl`, any zip archive
+    (b"\xd0\xcf\x11\xe0", b"", "an Excel sheet (XLS)", "read_excel"),
+)
 LINES, TABLE, ROWS, COLUMNS = "JSON lines", "a CSV or TSV table", "flat rows, as of Hugging Face datasets", "columns"
 LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "haystack labels"
 # What tables call a column -> its name here.
 OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
 OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
 MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
-MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
 
 def format_of_file(file: str | os.PathLike) -> str:
     """The name of a format that is not one JSON value, told by the file's first bytes; "" for all others."""
     raw = read_bytes(file)
-    for start, (name, _) in BINARY.items():
-        if raw.startswith(start) and (b"xl/" in raw or name != "an Excel sheet (XLSX)"):
+    for start, further_on, name, _ in BINARY:
+        if raw.startswith(start) and further_on in raw:
             return name
     try:
-        text = read_text(file).lstrip()
+        text = decode(file, raw).lstrip()
     except BadInput:
         return ""
     if re.match(r"{[^\n]*}[ \t\r]*\n\s*{", text):  # one JSON value would have a comma or more between the two
@@ -96,122 +89,11 @@ def refuse_format(file: str | os.PathLike, name: str) -> None:
     """BadInput, with the command that converts the file, if the name is that of another format."""
     check = f"minibert check --data {{}} --fix {Path(file).with_suffix('')}.squad.json"
     command = f"`{check.format(file)}`"
-    if function := dict(BINARY.values()).get(name):
+    if function := {name: function for _, _, name, function in BINARY}.get(name):
         pandas = f"pandas.{function}({str(file)!r}).to_json({f'{file}.jsonl'!r}, orient='records', lines=True)"
         command = f'`python -c "import pandas; {pandas}"` and then `{check.format(f"{file}.jsonl")}`'
     if name:
         raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")
-
-
-def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
-    """The name of a file's format, its content as SQuAD has it, and the lines of NaN, which is read as null.
-
-    For SQuAD itself the name is "" and the content as it is.
-    """
-    name, nan_lines = format_of_file(file), list[str]()
-    if name == TABLE:
-        try:
-            return name, nest(table_rows(read_text(file))), []
-        except csv.Error as error:
-            raise BadInput(file, "", f"looks like {name}, but {error}") from error
-    if name == LINES:
-        top: Any = json_lines(file, nan_lines)
-    else:
-        refuse_format(file, name)
-        words = list[str]()
-        top = read_json(file, constant=words.append)  # which returns None: NaN is null
-        nan_lines = lines_of(read_text(file), *words) if words else []
-    inner = format_of_json(top)
-    if not inner:
-        return name, top, nan_lines
-    rows = column_rows(rows_of(top)) if inner == COLUMNS else rows_of(top)
-    rows = [rows] if isinstance(rows, dict) else rows
-    make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner, plain_row)
-    try:
-        made = [record for row in rows if (record := make(row))]
-    except (TypeError, AttributeError, LookupError, ValueError) as error:
-        raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
-    if not any(row["answers"] for row in made):  # a test set: its empty lists say nothing
-        made = [{key: value for key, value in row.items() if key != "is_impossible"} for row in made]
-    called = f"{name}: {inner}" if name else inner
-    if left_out := len(rows) - len(made):
-        called += f" ({left_out} with is_correct_answer false left out)"
-    return called, nest(made), nan_lines
-
-
-def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """SQuAD's nesting of rows {id, title, context, question, answers, ..}; rows of one context become a paragraph."""
-    articles: dict[str, dict[Any, list]] = {}
-    for row in rows:
-        title, context = str(row.pop("title", None) or ""), row.pop("context", None)
-        key = context if isinstance(context, str) else json.dumps([context])
-        articles.setdefault(title, {}).setdefault(key, [context, []])[1].append(row)
-    data = []
-    for title, paragraphs in articles.items():
-        data.append({"title": title, "paragraphs": [{"context": c, "qas": qas} for c, qas in paragraphs.values()]})
-    return {"version": "1.1", "data": data}
-
-
-def plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose columns have the names of SQuAD's keys, or common ones. In rows an empty list marks "no answer"."""
-    row = {column_name(name): value for name, value in row.items()}
-    if isinstance(row.get("answer"), list):
-        row.setdefault("answers", row.pop("answer"))
-    answers = row.get("answers")
-    if isinstance(answers, str) and answers.startswith(("{", "[")):
-        answers = literal(answers)  # a list that a CSV file holds as text
-    if not isinstance(answers, (list, dict)):
-        text, start = row.pop("answer", answers), row.pop("answer_start", None)
-        is_row = isinstance(text, dict)
-        made = [text] if is_row else [] if text in (None, "") else [{"text": text, "answer_start": start}]
-        return row | {"answers": made}
-    if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
-        answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
-    if isinstance(answers, dict):
-        with contextlib.suppress(ValueError):  # squad.py will say so
-            answers = answers_of(answers)
-    if answers == [] and row.get("is_impossible") is None:
-        row["is_impossible"] = True
-    return row | {"answers": answers}
-
-
-def answers_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
-    """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
-    texts, starts = columns.get("text"), columns.get("answer_start")
-    if not isinstance(texts, list):
-        return [columns]
-    starts = starts if isinstance(starts, list) else [None] * len(texts)
-    if len(starts) != len(texts):
-        raise ValueError(f"answers has {len(texts)} texts and {len(starts)} values of answer_start")
-    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-
-
-def literal(text: str) -> Any:
-    """A Python or JSON literal as its value; the text itself if it is none."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
-def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of {column: [values]} or, as pandas writes it, {column: {row: value}}."""
-    lists = {name: list(v.values()) if isinstance(v, dict) else v for name, v in columns.items()}
-    lists = {name: values for name, values in lists.items() if isinstance(values, list)}
-    return [dict(zip(lists, values)) for values in zip(*lists.values())]
-
-
-def json_lines(file: str | os.PathLike, nan_lines: list[str]) -> list[Any]:
-    """The objects of a file with one on each line, and in `nan_lines` where NaN stands; BadInput for a bad line."""
-    rows = []
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        words: list[str] = []
-        try:
-            rows += [json.loads(line, parse_constant=words.append)] if line.strip() else []
-        except (ValueError, RecursionError) as error:
-            raise BadInput(file, f"line {number}", f"is not JSON: {error}") from error
-        nan_lines += [f"line {number}"] * len(words)
-    return rows
 
 
 def header(text: str) -> tuple[list[str], str]:
@@ -219,69 +101,3 @@ def header(text: str) -> tuple[list[str], str]:
     line = text.lstrip("\r\n")[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
     delimiter = max(",\t;", key=line.count)
     return [column_name(name) for name in next(csv.reader([line], delimiter=delimiter), [])], delimiter
-
-
-def table_rows(text: str) -> list[dict[str, Any]]:
-    """The rows of a CSV or TSV table: id, question, context, answer, and perhaps the answer's start."""
-    csv.field_size_limit(MOST_IN_A_FIELD)
-    names, delimiter = header(text)
-    table = list(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter))[1:]
-    rows = [dict(zip(names, fields)) for fields in table if fields]
-    keys = ("context", "question")
-    rows = [{name: row[name] for name in row if row[name] or name in keys} for row in rows]
-    return [plain_row(dict.fromkeys(keys) | row) for row in rows]
-
-
-def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A task of Label Studio: its text and question, and the spans that annotators marked. Both of its JSON exports."""
-    task = row["data"] if isinstance(row.get("data"), dict) else row
-    names = ("context", "text", "passage", "document")
-    context = next((task[name] for name in names if isinstance(task.get(name), str)), None)
-    annotations = row.get("annotations") or row.get("completions") or []
-    spans: list[Any] = []
-    if task is row:  # JSON-MIN: the spans stand under the name of the labels
-        lists = [value for value in row.values() if isinstance(value, list)]
-        spans = [span for value in lists for span in value if isinstance(span, dict)]
-    elif isinstance(annotations, list):
-        kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
-        results = [result for annotation in kept for result in annotation.get("result") or []]
-        spans = [result["value"] for result in results if isinstance(result.get("value"), dict)]
-    answers = [to_answer(span, context) for span in spans if "start" in span]
-    return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
-
-
-def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A text of doccano with its labelled spans; the question is a column or a metadata field `question`."""
-    labels, meta = row.get("label") or row.get("labels") or row.get("entities") or [], row.get("meta")
-    spans = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
-    spans = [{k.removesuffix("_offset"): v for k, v in x.items()} for x in spans if isinstance(x, dict)]
-    question = row.get("question") or (meta.get("question") if isinstance(meta, dict) else None)
-    answers = [to_answer(span, row["text"]) for span in spans]
-    return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
-
-
-def to_answer(span: dict[str, Any], context: Any) -> dict[str, Any]:
-    """An answer from a marked span; its text is the span's own, or else the characters that it covers."""
-    start, end, text = span.get("start"), span.get("end"), span.get("text")
-    if not isinstance(text, str) and isinstance(context, str) and isinstance(start, int) and isinstance(end, int):
-        text = context[start:end]
-    return {"text": text, "answer_start": start}
-
-
-def haystack_row(row: dict[str, Any]) -> dict[str, Any] | None:
-    """A label of haystack 1: query, document, and an answer with its offset in the document.
-
-    Its labels may be a user's feedback: None for an answer that is marked as wrong.
-    """
-    if row.get("is_correct_answer") is False:
-        return None
-    document, answer = row["document"], row.get("answer")
-    context = document.get("content") if isinstance(document, dict) else document
-    record = {"id": row.get("id"), "context": context, "question": row["query"], "answers": []}
-    if isinstance(answer, dict) and answer.get("answer"):
-        offsets = answer.get("offsets_in_document") or [{}]
-        start = offsets[0].get("start") if isinstance(offsets[0], dict) else None
-        record["answers"] = [{"text": answer["answer"], "answer_start": start}]
-    elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("answer") == ""):
-        record["is_impossible"] = True
-    return record

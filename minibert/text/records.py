@@ -2,7 +2,7 @@
 
 Every record is checked here, so that no later file has to. What other programs write differently (numbers as ids, an
 empty answer for "none") is read where its meaning is certain. In: parsed JSON and the context. Out: an `Example`, or a
-ValueError. Next: `squad.py`.
+ValueError. Next: `convert.py`.
 """
 
 import re
@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from minibert.text.formats import answers_of
 from minibert.text.offsets import Search, short
 
 MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
@@ -103,6 +102,17 @@ def answer_list(record: dict[str, Any]) -> list[Any]:
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
     return answers or []
+
+
+def answers_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
+    texts, starts = columns.get("text"), columns.get("answer_start")
+    if not isinstance(texts, list):
+        return [columns]
+    starts = starts if isinstance(starts, list) else [None] * len(texts)
+    if len(starts) != len(texts):
+        raise ValueError(f"answers has {len(texts)} texts and {len(starts)} values of answer_start")
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
 
 
 def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> Gold | None:

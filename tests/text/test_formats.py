@@ -1,4 +1,4 @@
-"""formats.py: what other tools write becomes SQuAD again, and what is not converted is named with its remedy."""
+"""formats.py and convert.py: what others write becomes SQuAD again; what does not is named with its remedy."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minibert.support.errors import BadInput
-from minibert.text.formats import convert
+from minibert.text.convert import convert
 from minibert.text.squad import check_records, check_top, read_squad
 
 CONTEXTS = [
