@@ -87,13 +87,15 @@ def column_name(name: str) -> str:
 
 def refuse_format(file: str | os.PathLike, name: str) -> None:
     """BadInput, with the command that converts the file, if the name is that of another format."""
-    check = f"minibert check --data {{}} --fix {Path(file).with_suffix('')}.squad.json"
-    command = f"`{check.format(file)}`"
+    if not name:
+        return
+    first, source = "", str(file)
     if function := {name: function for _, _, name, function in BINARY}.get(name):
-        pandas = f"pandas.{function}({str(file)!r}).to_json({f'{file}.jsonl'!r}, orient='records', lines=True)"
-        command = f'`python -c "import pandas; {pandas}"` and then `{check.format(f"{file}.jsonl")}`'
-    if name:
-        raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")
+        source = f"{file}.jsonl"
+        pandas = f"pandas.{function}({str(file)!r}).to_json({source!r}, orient='records', lines=True)"
+        first = f'`python -c "import pandas; {pandas}"` and then '
+    command = f"{first}`minibert check --data {source} --fix {Path(file).with_suffix('')}.squad.json`"
+    raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")
 
 
 def header(text: str) -> tuple[list[str], str]:

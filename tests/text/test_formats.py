@@ -221,6 +221,16 @@ def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
             read(file)
 
 
+@pytest.mark.parametrize(("raw", "read_by_pandas"), [("context,question\nx,y\n", ""), (b"PAR1", ".jsonl")])
+def test_a_name_with_braces_stands_in_the_command_as_it_is(tmp_path, raw, read_by_pandas):
+    file = write(tmp_path, raw, "rows {1}{.csv")
+    with pytest.raises(BadInput) as caught:
+        read_squad(file)
+    assert f"`minibert check --data {file}{read_by_pandas} --fix {tmp_path / 'rows {1}{'}.squad.json`" in str(
+        caught.value
+    )
+
+
 def test_nan_is_refused_with_its_line_and_read_as_null_by_the_converter(tmp_path):
     file = write(tmp_path, '{"data": [\n"NaN is text",\n{"x": NaN,\n"y": [-Infinity, 1]}]}')
     with pytest.raises(BadInput, match="NaN is not a JSON value") as caught:
