@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 from minibert import __version__
-from minibert.support.signals import run_command
+from minibert.support.exits import run_command
 
 COMMANDS = {
     "train": "fine-tune BERT on SQuAD-format questions",

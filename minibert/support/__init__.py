@@ -4,7 +4,8 @@ Its files, in the order of their imports:
 
     errors      the error that a user can correct: file, place, what to do
     streams     stdout and stderr that never stop a run; text made printable
-    signals     Ctrl-C, SIGTERM, SIGHUP, exit codes and the last line of a command
+    signals     Ctrl-C, SIGTERM and SIGHUP, at once or after a step
+    exits       exit codes, and the last line of a command
     reading     strict reading: JSON, text, regular files
     writing     files that are complete or not there
     run_files   a run's checkpoints, its pointers and its lock

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minibert.support.errors import BadInput
+from minibert.support.exits import is_rank
 from minibert.support.hashes import fingerprint
-from minibert.support.signals import is_rank
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ PACKAGE = Path(__file__).parents[1]
 def joined() -> Iterator[None]:
     """Connect to the other ranks for a `with` block, if torchrun started several.
 
-    The connection stays until the process ends, which is at once: see `signals.leave`.
+    The connection stays until the process ends, which is at once: see `exits.leave`.
     """
     if is_rank() and not is_connected():
         if torch.cuda.is_available():

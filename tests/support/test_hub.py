@@ -383,10 +383,10 @@ def test_a_slow_hub_that_sends_is_not_given_up(monkeypatch, capsys):
 SIGNALLED = """
 import sys
 from huggingface_hub import constants
-from minibert.support import hub, signals
+from minibert.support import exits, hub
 hub.user_cache = lambda: hub.Path(sys.argv[1])
 constants.HF_HUB_CACHE = sys.argv[1]
-signals.run_command(lambda: hub.find_folder("someone/tiny"))
+exits.run_command(lambda: hub.find_folder("someone/tiny"))
 """
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.signals import is_rank
+from minibert.support.exits import is_rank
 from tests.builders import ROOT, write_folder
 
 
@@ -74,7 +74,7 @@ import json, sys, time, torch
 from pathlib import Path
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.signals import run_command
+from minibert.support.exits import run_command
 
 @run_command
 @ranks.joined()

@@ -210,9 +210,9 @@ def test_a_download_beyond_the_limit_is_refused_and_swept(target, index, monkeyp
 SIGNALLED = """
 import sys
 from pathlib import Path
-from minibert.support import signals, wheel
+from minibert.support import exits, wheel
 wheel.RUN_PIP = "import os, time; open('../../pid', 'w').write(str(os.getpid())); time.sleep(60)"
-signals.run_command(lambda: wheel.fetch_wheel(Path(sys.argv[1])))
+exits.run_command(lambda: wheel.fetch_wheel(Path(sys.argv[1])))
 """
 
 

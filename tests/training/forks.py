@@ -24,8 +24,8 @@ import torch
 from tqdm import tqdm
 
 from minibert.model.bert import BertForQuestionAnswering
+from minibert.support.exits import run_command
 from minibert.support.run_files import read_pointer
-from minibert.support.signals import run_command
 from minibert.training.run_folder import checkpoints, read_scores
 from tests.builders import ROOT, tiny_config, write_toy_squad
 
