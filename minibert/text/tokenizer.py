@@ -17,7 +17,8 @@ import tokenizers
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.text.records import text_fault
-from minibert.text.tokenizer_files import SPECIAL_TOKENS, read_tokenizer_files
+from minibert.text.tokenizer_files import read_tokenizer_files
+from minibert.text.tokenizer_settings import SPECIAL_TOKENS
 
 CHUNK = 1000  # texts encoded at once: the library's own objects take far more memory than our arrays
 

@@ -14,25 +14,21 @@ from minibert.support.errors import BadInput
 from minibert.support.reading import read_json
 from minibert.support.streams import tell
 from minibert.text.records import text_fault
+from minibert.text.tokenizer_settings import (
+    GENERAL_CLASSES,
+    SETTINGS,
+    SETTINGS_FILE,
+    STAY_TEXT,
+    check_class,
+    check_settings,
+    settle,
+)
 
-SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
+ADDED_FILE, SPECIAL_FILE = "added_tokens.json", "special_tokens_map.json"
 # Saved with a model byte for byte, so that other libraries read the folder as they would the original.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE)
-SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-STAY_TEXT = (*SPECIAL_TOKENS, "[MASK]")  # are never matched in a text
 MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
 
-# Values of `tokenizer_class`. For BERT's classes, transformers takes only the vocabulary and the added tokens from
-# tokenizer.json, and the settings from tokenizer_config.json; for the general ones, everything from tokenizer.json.
-BERT_CLASSES = [f"{kind}Tokenizer{fast}" for kind in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast")]
-GENERAL_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-# The settings of tokenizer_config.json that change how a text is split, and their defaults in transformers.
-DEFAULTS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
-SETTINGS = tuple(DEFAULTS)
-# Others, with the only value that is supported.
-FIXED: dict[str, Any] = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
-FIXED |= {"do_basic_tokenize": True, "clean_text": True, "wordpieces_prefix": "##", "auto_map": None}
-FIXED |= {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 
@@ -61,13 +57,13 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
     if "tokenizer.json" not in files and "vocab.txt" not in files:
         raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt; copy them from the original model")
-    settings, config = read_object(folder / SETTINGS_FILE), read_object(folder / "config.json")
-    check_class(folder / SETTINGS_FILE, settings)
-    check_settings(folder / SETTINGS_FILE, settings)
+    stated, config = read_object(folder / SETTINGS_FILE), read_object(folder / "config.json")
+    check_class(folder / SETTINGS_FILE, stated)
+    check_settings(folder / SETTINGS_FILE, stated)
+    settings = dict(stated)
     if settings.get("tokenizer_class") is None and config.get("tokenizer_class") is not None:
         check_class(folder / "config.json", config)
         settings["tokenizer_class"] = config["tokenizer_class"]
-        files[SETTINGS_FILE] = to_bytes(settings)  # the config.json that is saved with a model does not name it
     if "tokenizer.json" in files:
         source = folder / "tokenizer.json"
         content = read_json(source)
@@ -78,9 +74,10 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         source, content = folder / "vocab.txt", {}
         vocab, chosen = parse_vocab(files["vocab.txt"], source), {key: settings.get(key) for key in SETTINGS}
         if chosen["do_lower_case"] is None:
-            # Saved with the other files, so that every later reader of a saved folder takes the same casing.
             chosen["do_lower_case"] = settings["do_lower_case"] = not has_capitals(vocab)
-            files[SETTINGS_FILE] = to_bytes(settings)
+    if settings != stated:
+        # Every later reader of a saved folder takes the same casing, and the class that the saved config.json lacks.
+        files[SETTINGS_FILE] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
     return TokenizerFiles(vocab, chosen, added_tokens(folder, settings, content), source, files)
 
 
@@ -90,35 +87,6 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(file, "", f"expected a JSON object, found a {type(content).__name__}")
     return content
-
-
-def to_bytes(settings: dict[str, Any]) -> bytes:
-    return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-
-
-def check_class(file: Path, content: dict[str, Any]) -> None:
-    """BadInput if the file names a class of tokenizer that does not split texts as BERT's."""
-    name = content.get("tokenizer_class")
-    if name not in (None, *BERT_CLASSES, *GENERAL_CLASSES):
-        what = f"expected BertTokenizer, found {name!r}; choose a model with BERT's WordPiece tokenizer"
-        raise BadInput(file, "tokenizer_class", what)
-
-
-def check_settings(file: Path, settings: dict[str, Any]) -> None:
-    """BadInput for a setting that is not true, false or null, and for one that asks for another tokenizer."""
-    for key in SETTINGS:
-        if not isinstance(settings.get(key), (bool, type(None))):
-            raise BadInput(file, key, f"expected true or false, found {settings[key]!r}")
-    for key, expected in FIXED.items():
-        found = settings.get(key)
-        found = found.get("content", found) if isinstance(found, dict) else found
-        if found is not None and found != expected:
-            what = f"expected {json.dumps(expected)}, found {found!r}; only BERT's own tokenizer is supported"
-            raise BadInput(file, key, what)
-    never_split = settings.get("never_split") or []
-    if not isinstance(never_split, list) or any(token not in STAY_TEXT for token in never_split):
-        what = f"expected null, found {never_split!r}; remove the key to split these words as transformers does"
-        raise BadInput(file, "never_split", what)
 
 
 def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[str, Any]]:
@@ -150,30 +118,6 @@ def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[st
     settings = {setting: normalizer.get(name) for setting, name in zip(SETTINGS, names)}
     check_settings(source, settings)
     return vocab, settings
-
-
-def settle(in_json: dict[str, Any], settings: dict[str, Any], source: Path) -> dict[str, Any]:
-    """The settings where tokenizer.json has some and tokenizer_config.json others.
-
-    What tokenizer_config.json states counts, as in transformers. Where it states nothing, transformers takes defaults,
-    whatever tokenizer.json says. The weights may have been trained with either, so a difference is refused.
-    """
-    stated = {key: settings[key] for key in SETTINGS if settings.get(key) is not None}
-    chosen = in_json | stated
-    if effective(chosen) != effective(DEFAULTS | stated):
-        names = [key for key in SETTINGS if key not in stated and in_json[key] not in (DEFAULTS[key], None)]
-        found = ", ".join(f'"{key}": {json.dumps(in_json[key])}' for key in names)
-        what = f"asks for {found}, but transformers takes its defaults where {SETTINGS_FILE} does not state them; "
-        raise BadInput(source, "normalizer", f"{what}write there what the model was trained with")
-    if effective(chosen) != effective(in_json):
-        tell(f"warning: {source}: its normalizer is overruled by {SETTINGS_FILE} ({stated}), as in transformers")
-    return chosen
-
-
-def effective(settings: dict[str, Any]) -> tuple[bool, bool, bool]:
-    """The settings with their defaults filled in: accents are stripped if letters are lower-cased."""
-    lower, strip, chinese = (settings[key] for key in SETTINGS)
-    return lower is not False, lower is not False if strip is None else strip, chinese is not False
 
 
 def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:

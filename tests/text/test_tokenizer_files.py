@@ -11,7 +11,7 @@ import pytest
 
 from minibert.support.errors import BadInput
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.tokenizer_files import SETTINGS, SPECIAL_TOKENS
+from minibert.text.tokenizer_settings import SETTINGS, SPECIAL_TOKENS
 from tests.builders import VOCABULARY, write_folder
 from tests.text.test_tokenizer import ODD_TEXTS, encode, json_tokenizer, lines, pieces
 
