@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import lines_of, read_json, read_text
+from minibert.support.reading import finite, lines_of, read_json, read_text, unique_keys
 from minibert.text.formats import (
     COLUMNS,
     DOCCANO,
@@ -39,14 +39,14 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
 
     For SQuAD itself the name is "" and the content as it is.
     """
-    name, nan_lines = format_of_file(file), list[str]()
+    name = format_of_file(file)
     if name == TABLE:
         try:
             return name, nest(table_rows(read_text(file))), []
         except csv.Error as error:
             raise BadInput(file, "", f"looks like {name}, but {error}") from error
     if name == LINES:
-        top: Any = json_lines(file, nan_lines)
+        top, nan_lines = json_lines(file)
     else:
         refuse_format(file, name)
         words = list[str]()
@@ -120,17 +120,21 @@ def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
-def json_lines(file: str | os.PathLike, nan_lines: list[str]) -> list[Any]:
-    """The objects of a file with one on each line, and in `nan_lines` where NaN stands; BadInput for a bad line."""
-    rows = []
+def json_lines(file: str | os.PathLike) -> tuple[Any, list[str]]:
+    """The objects of a file with one on each line, and the lines of NaN; BadInput for a bad line."""
+    rows, nan_lines = [], []
     for number, line in enumerate(read_text(file).split("\n"), 1):
-        words: list[str] = []
+        words = list[str]()
+        if not line.strip():
+            continue
         try:
-            rows += [json.loads(line, parse_constant=words.append)] if line.strip() else []
+            rows.append(
+                json.loads(line, object_pairs_hook=unique_keys, parse_constant=words.append, parse_float=finite)
+            )
         except (ValueError, RecursionError) as error:
             raise BadInput(file, f"line {number}", f"is not JSON: {error}") from error
         nan_lines += [f"line {number}"] * len(words)
-    return rows
+    return rows, nan_lines
 
 
 def table_rows(text: str) -> list[dict[str, Any]]:

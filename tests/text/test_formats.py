@@ -221,6 +221,15 @@ def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
             read(file)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"), [('"x": 1e999', "1e999 is not a JSON value"), ('"id": "b", "id": "c"', "'id' appears twice")]
+)
+def test_each_of_several_json_lines_is_read_as_strictly_as_a_file(tmp_path, fields, says):
+    file = write(tmp_path, '{"context": "x", "question": "y"}\n{"context": "x", "question": "z", ' + fields + "}\n")
+    with pytest.raises(BadInput, match=rf"line 2: is not JSON: .*{says}"):
+        convert(file)
+
+
 @pytest.mark.parametrize(("raw", "read_by_pandas"), [("context,question\nx,y\n", ""), (b"PAR1", ".jsonl")])
 def test_a_name_with_braces_stands_in_the_command_as_it_is(tmp_path, raw, read_by_pandas):
     file = write(tmp_path, raw, "rows {1}{.csv")
