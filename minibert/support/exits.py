@@ -90,8 +90,8 @@ def explain_end(error: BaseException) -> int:
     """Say why a command ends, and return its exit code. An unexpected error is raised again, with its traceback."""
     if Stopped.latest or isinstance(error, KeyboardInterrupt):
         number = Stopped.latest or signal.SIGINT
-        return last_line(f"stopped by {Stopped(number)}", 128 + number)  # what the user asked for is no error
-    cause = error.__cause__ or error  # what is said of a file may have no other reason
+        return last_line(f"stopped by {Stopped(number)}", 128 + number)  # no `error:`, as the user asked for it
+    cause = error.__cause__ or error  # reading a file may have failed because there was no memory for it
     if is_out_of_memory(cause):
         return complain(f"out of memory: {LESS_MEMORY} ({(str(cause) or type(cause).__name__).splitlines()[0]})", 1)
     if isinstance(error, BadInput):

@@ -50,8 +50,10 @@ def known_files(folder: Path) -> dict[str, Known]:
 
 
 def manifest_files(folder: Path) -> dict[str, Known]:
-    """The same by `manifest.json`; {} if another program wrote that file. BadInput if ours is damaged, OSError if it
-    cannot be read, which is no proof of damage."""
+    """The same by `manifest.json`; {} if another program wrote that file.
+
+    Raises BadInput if ours is damaged, and OSError if it cannot be read, which does not prove damage.
+    """
     file = folder / MANIFEST
     try:
         content = read_json(file) if file.is_file() else {}
@@ -74,8 +76,8 @@ def manifest_files(folder: Path) -> dict[str, Known]:
 def cache_files(folder: Path) -> dict[str, Known]:
     """The same in the hub's cache, where `snapshots/<commit>/<name>` is a link to `blobs/<hash>`.
 
-    The hash is the one that the hub gave: sha256 for large files, git's sha1 for others. {} where the system has no
-    links, and the cache therefore no names.
+    The hash is the one that the hub gave: sha256 for large files, git's sha1 for others. {} on a system without links,
+    where the cache has no hashes in its names.
     """
     blobs = folder.parent.parent / "blobs"
     if folder.parent.name != "snapshots" or not blobs.is_dir():
@@ -89,7 +91,7 @@ def cache_files(folder: Path) -> dict[str, Known]:
 
 
 def fault(folder: Path, known: dict[str, Known], may_lack: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with the files of a folder, or None. OSError if one cannot be read, which is no proof of damage."""
+    """What is wrong with the files of a folder, or None. OSError if one cannot be read, which does not prove damage."""
     for name, expected in known.items():
         if name in may_lack and not os.path.lexists(folder / name):
             continue

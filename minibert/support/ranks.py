@@ -39,7 +39,7 @@ def joined() -> Iterator[None]:
         # Two backends: gradients travel between GPUs, the small sums of `any_rank` between CPUs.
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        except ValueError as error:  # a variable is missing, or is no number
+        except ValueError as error:  # a variable is missing or not a number
             what = f"{error}; start several processes with torchrun, or one without this variable"
             raise BadInput("WORLD_SIZE", os.environ["WORLD_SIZE"], what) from error
     yield

@@ -78,6 +78,7 @@ def tell(line: str) -> None:
     Never raises: it is called by signal handlers, too, where an error would end up anywhere in the program.
     """
     with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
+        # Shortened before, so that escaping a long line takes no time, and after, because the escapes are longer.
         sys.stderr.write(shortened(printable(shortened(line), kept="")) + "\n")
 
 

@@ -17,7 +17,7 @@ from minibert.support.streams import tell
 
 
 def write_json(file: Path, content: object) -> None:
-    """Write indented JSON; ValueError for NaN and infinite numbers.
+    """Write indented JSON in a folder that is not in use yet, not atomically; ValueError for NaN and infinite numbers.
 
     The surrogates in a path that is not UTF-8 become escapes, as JSON writes them, and are read as what they were.
     """

@@ -106,7 +106,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python or JSON literal as its value; the text itself if it is none."""
+    """A Python or JSON literal as its value; the text itself if it is not one."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

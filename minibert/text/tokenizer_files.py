@@ -123,7 +123,7 @@ def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[st
 def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
     """token -> id of a `vocab.txt`, one token per line. Only a line feed ends a line: other separators are tokens.
 
-    Of two equal tokens the later one counts, as in transformers. An empty line is no token.
+    Of two equal tokens the later one counts, as in transformers. An empty line is not a token.
     """
     try:
         lines = raw.decode("utf-8-sig").split("\n")
