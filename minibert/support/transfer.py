@@ -23,27 +23,26 @@ GIVE_UP_SECONDS = 60  # without a byte from the hub
 Result = TypeVar("Result")
 
 
-def library_constants() -> Any:
-    """The settings of the hub's library, which it reads from the environment; BadInput if it cannot use one."""
+def library() -> Any:
+    """The hub's library; BadInput if it cannot use one of the settings that it reads from the environment."""
     try:
-        from huggingface_hub import constants
+        import huggingface_hub
+        import huggingface_hub.constants
     except ValueError as error:
         raise BadInput("huggingface_hub", "", f"{error}; correct the environment's variables HF_*") from error
-    return constants
+    return huggingface_hub
 
 
 def is_offline() -> bool:
     """Whether the user has forbidden the hub's library to use the network."""
-    return bool(library_constants().HF_HUB_OFFLINE)
+    return bool(library().constants.HF_HUB_OFFLINE)
 
 
 def hub_answers(hub_id: str) -> bool:
     """Ask the hub once, for at most 5 seconds."""
 
     def probe() -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"), timeout=PROBE_SECONDS)
+        library().get_hf_file_metadata(library().hf_hub_url(hub_id, "config.json"), timeout=PROBE_SECONDS)
 
     return any(not answer.exception() for answer in wait([in_thread(probe)], PROBE_SECONDS).done)
 
@@ -88,10 +87,8 @@ def fetch_files(hub_id: str, revision: str | None, patterns: tuple[str, ...]) ->
     One after the other, and not by the library's `snapshot_download`: its threads are waited for at the end of the
     process, so that a signal would take effect after the download only.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-
     branch = revision or "main"
-    info = HfApi().model_info(hub_id, revision=branch, timeout=ANSWER_SECONDS)
+    info = library().HfApi().model_info(hub_id, revision=branch, timeout=ANSWER_SECONDS)
     listed = [entry.rfilename for entry in info.siblings or []]
     names = [name for name in listed if "/" not in name and any(fnmatch(name, pattern) for pattern in patterns)]
     if not names:
@@ -100,13 +97,13 @@ def fetch_files(hub_id: str, revision: str | None, patterns: tuple[str, ...]) ->
     for name in names:
         # All of one commit. The last by the branch's name: the library then notes the commit of a complete download.
         of = branch if name == names[-1] else info.sha
-        file = hf_hub_download(hub_id, name, revision=of, etag_timeout=ANSWER_SECONDS)
+        file = library().hf_hub_download(hub_id, name, revision=of, etag_timeout=ANSWER_SECONDS)
     return Path(file).parent
 
 
 def cached_bytes(hub_id: str) -> int:
     """The bytes that the hub's cache holds of a model, those of unfinished downloads included."""
-    blobs = Path(library_constants().HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
+    blobs = Path(library().constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "blobs"
     with contextlib.suppress(OSError):  # a file that is renamed just now
         return sum(file.stat().st_size for file in blobs.iterdir())
     return 0
@@ -114,21 +111,18 @@ def cached_bytes(hub_id: str) -> int:
 
 def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
     """The folder of an earlier download, or None."""
-    library_constants()
-    from huggingface_hub import snapshot_download
-
+    hub = library()
     with contextlib.suppress(Exception):
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        return Path(hub.snapshot_download(hub_id, revision=revision, local_files_only=True))
     return None
 
 
 def without_weights(hub_id: str) -> str:
     """What to do where a repository has no safetensors weights: the hub's own bot may have converted its pickle."""
-    from huggingface_hub import HfApi
-
+    api = library().HfApi()
     what = f"has no safetensors weights, and pickled ones are {NEVER_OPENED}; "
     with contextlib.suppress(Exception):  # this is a hint only
-        for request in HfApi().get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
+        for request in api.get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
             if "safetensors" in request.title:
                 return f"{what}a pull request of the hub's bot has converted ones: add --revision refs/pr/{request.num}"
     name = hub_id.split("/")[-1]
@@ -141,11 +135,8 @@ def upload(folder: Path, hub_id: str, private: bool = False) -> str:
 
     The access token is the one that `hf auth login` saved, or the variable HF_TOKEN.
     """
-    library_constants()
-    from huggingface_hub import HfApi
-
+    api = library().HfApi()
     try:
-        api = HfApi()
         address = api.create_repo(hub_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Upload the model")
         return str(address)
