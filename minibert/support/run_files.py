@@ -31,8 +31,8 @@ def read_pointer(pointer: Path) -> str | None:
 
 def checkpoints(run: Path) -> list[Path]:
     """The folders `checkpoint-<step>`, oldest first."""
-    folders = [path for path in run.glob("checkpoint-*") if path.name[11:].isdecimal() and path.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name[11:]))
+    steps = {path: path.name.removeprefix("checkpoint-") for path in run.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
 
 
 def remove(folder: Path, *patterns: str) -> None:

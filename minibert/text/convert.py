@@ -29,7 +29,7 @@ from minibert.text.formats import (
     refuse_format,
     rows_of,
 )
-from minibert.text.records import answers_of
+from minibert.text.records import answers_from_columns
 
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
@@ -99,7 +99,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
     if isinstance(answers, dict):
         with contextlib.suppress(ValueError):  # squad.py will say so
-            answers = answers_of(answers)
+            answers = answers_from_columns(answers)
     if answers == [] and row.get("is_impossible") is None:
         row["is_impossible"] = True
     return row | {"answers": answers}

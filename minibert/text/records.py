@@ -98,13 +98,13 @@ def answer_list(record: dict[str, Any]) -> list[Any]:
     if "answers" not in record and isinstance(answers, str):
         answers = {"text": answers, "answer_start": record.get("answer_start")}
     if isinstance(answers, dict):
-        return answers_of(answers)
+        return answers_from_columns(answers)
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
     return answers or []
 
 
-def answers_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
+def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
     texts, starts = columns.get("text"), columns.get("answer_start")
     if not isinstance(texts, list):
