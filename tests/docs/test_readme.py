@@ -208,6 +208,7 @@ def test_every_promise_names_its_test():
     rows = re.findall(r"^\| .*$(?!\n\|---)", text, flags=re.MULTILINE)  # all but the heads of tables
     assert len(rows) >= 15
     assert [row for row in rows if "`tests/" not in row] == []
+    assert [name for name in re.findall(r"`(tests/[^`]+)`", text) if not (ROOT / name).exists()] == []
 
 
 def test_versions_are_the_same_everywhere():
