@@ -98,10 +98,13 @@ def load_config(folder: Path) -> BertConfig:
 
 def kind_of_model(file: Path, content: dict[str, Any]) -> str:
     """`model_type`; where the file has none, what its architecture or the spelling of its sizes says."""
-    key, found = "model_type", content.get("model_type", "distilbert" if "n_layers" in content else "bert")
-    if key not in content and content.get("architectures"):
+    if "model_type" in content:
+        key, found = "model_type", content["model_type"]
+    elif content.get("architectures"):
         key, found = "architectures", str(content["architectures"])
         found = next((kind for kind in ARCHITECTURES if found.lower().strip("[' ").startswith(kind)), found)
+    else:
+        return "distilbert" if "n_layers" in content else "bert"
     if found not in list(ARCHITECTURES):  # a list, because an unhashable value in the file would break a dict
         families = " or ".join(ARCHITECTURES)
         raise BadInput(file, key, f"expected {families}, found {found!r}; choose a model of one of these families")

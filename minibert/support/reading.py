@@ -117,11 +117,10 @@ def regular(file: str, flags: int) -> int:
         raise BadInput(file, "", "expected a regular file, found a symbolic link; remove it")
     try:
         descriptor = os.open(file, flags, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise
-        raise BadInput(file, "", "expected a regular file; remove what is there") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadInput(file, "", "expected a regular file; remove what is there")
-    return descriptor
+    raise BadInput(file, "", "expected a regular file; remove what is there")

@@ -199,7 +199,8 @@ def named_tokens(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     values = [value for key, value in settings.items() if key.endswith("_token")]
     for key in SPECIAL_LISTS:
         several = settings.get(key) or []
-        values += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
+        several = list(several.values()) if isinstance(several, dict) else several
+        values += several if isinstance(several, list) else [several]
     tokens = [{"content": value} if isinstance(value, str) else value for value in values]
     tokens = [fields for fields in tokens if isinstance(fields, dict) and "content" in fields]
     return {str(fields["content"]): fields | {"special": True} for fields in tokens}
