@@ -23,7 +23,8 @@ from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import load_model
 from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.text.batches import collate, training_batches
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import Windows, make_windows
 from minibert.training.step import learning_rate_at, make_optimizer, update

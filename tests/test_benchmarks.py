@@ -16,7 +16,8 @@ from minibert.answers.spans import search
 from minibert.evaluation.scorer import score
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import save_model
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from tests.builders import ROOT, draw_weights, run, tiny_config, write_toy_squad

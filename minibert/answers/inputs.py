@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minibert.support.errors import BadInput
-from minibert.text.records import text_fault
-from minibert.text.squad import Example
+from minibert.text.records import Example, text_fault
 
 Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | None
 

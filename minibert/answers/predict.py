@@ -22,7 +22,7 @@ from minibert.support.hub import find_folder
 from minibert.support.machine import Machine
 from minibert.support.progress import over
 from minibert.text.batches import collate, prediction_batches
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import MAX_SEQ_LENGTH, Windows, flat_rows
 

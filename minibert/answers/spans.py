@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.windows import Windows, flat_rows
 
 N_BEST_SIZE = 20

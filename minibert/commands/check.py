@@ -21,8 +21,9 @@ from minibert.support.errors import BadInput
 from minibert.support.streams import tell
 from minibert.support.writing import check_target, write_together
 from minibert.text.convert import convert
+from minibert.text.records import Example
 from minibert.text.repair import Change, repair
-from minibert.text.squad import Example, check_records, check_top, escape, shown
+from minibert.text.squad import check_records, check_top, escape, shown
 from minibert.text.windows import make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 

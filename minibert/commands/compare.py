@@ -22,7 +22,8 @@ from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.support.streams import json_line, printable
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.training.settings import MachineSettings, option
 
 LEAST_QUESTIONS = 30  # in a slice that is listed: of fewer, chance decides

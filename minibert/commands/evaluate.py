@@ -40,7 +40,8 @@ from minibert.support.hub import find_folder
 from minibert.support.page import is_filled
 from minibert.support.streams import tell
 from minibert.support.writing import check_target, write_atomically
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.training.settings import (
     AnswerSettings,
     CheckpointSettings,

@@ -16,7 +16,7 @@ from minibert.model.bert import BertForQuestionAnswering, Layer, attention_by_ha
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine
 from minibert.text.batches import collate
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import make_windows
 from minibert.training.step import Batch, learning_rate_at, make_optimizer, update

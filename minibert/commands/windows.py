@@ -15,7 +15,8 @@ from minibert.evaluation.check import count_windows
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
 from minibert.support.streams import printable
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import Window, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option

@@ -13,7 +13,7 @@ import numpy as np
 
 from minibert.evaluation.intervals import paired_interval, permutation_p
 from minibert.evaluation.rows import Row, agreement
-from minibert.text.squad import Example
+from minibert.text.records import Example
 
 METRICS = {"exact_match": "exact match", "f1": "F1"}
 MORE = math.inf

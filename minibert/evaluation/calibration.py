@@ -17,7 +17,7 @@ from minibert.evaluation.predictions import Evaluation
 from minibert.evaluation.scorer import score_question
 from minibert.evaluation.thresholds import best_threshold
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example
+from minibert.text.records import Example
 
 BINS = 15
 COVERAGES = (0.5, 0.8)

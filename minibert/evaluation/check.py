@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
-from minibert.text.squad import Example, is_version_2
+from minibert.text.records import Example
+from minibert.text.squad import is_version_2
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows, make_windows
 

@@ -23,7 +23,8 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, make_windows
 

@@ -20,7 +20,7 @@ from minibert.evaluation.calibration import calibration_error, reliability, risk
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.rows import ERRORS, NBest, Row
 from minibert.support.page import fill_page
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.windows import Windows
 
 PAGE = Path(__file__).with_name("report.html")

@@ -26,7 +26,7 @@ import numpy as np
 
 from minibert.evaluation.scorer import exact_match, f1, normalize, score_question
 from minibert.support.writing import write_atomically
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.windows import Windows, answer_span
 
 # The kinds of results. A prediction is "right" if exact match is 1; each other kind has its reason in `error_class`.

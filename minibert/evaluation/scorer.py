@@ -19,7 +19,8 @@ import numpy as np
 from minibert.evaluation import languages
 from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example, is_version_2
+from minibert.text.records import Example
+from minibert.text.squad import is_version_2
 
 OFFICIAL_THRESHOLD = 1.0  # of null odds: the default of --na-prob-thresh, made for probabilities
 PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes and curly quotes stay

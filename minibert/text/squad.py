@@ -22,7 +22,6 @@ from minibert.support.streams import printable, tell
 from minibert.text.formats import format_of_file, format_of_json, refuse_format
 from minibert.text.offsets import Search, short
 from minibert.text.records import Example, text_fault, to_example
-from minibert.text.records import Gold as Gold
 
 NO_ANSWERS = "no answers, and not marked is_impossible; --version_2_with_negative takes it as unanswerable"
 MOST_FAULTS = 20  # shown; a file has the rest

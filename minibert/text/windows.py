@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 
 MAX_SEQ_LENGTH = 384  # tokens of a window; attention costs grow with the square

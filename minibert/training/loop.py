@@ -25,7 +25,7 @@ from minibert.support.run_files import read_pointer
 from minibert.support.signals import Stopped, StopSignals
 from minibert.support.streams import tell
 from minibert.text.batches import Plan
-from minibert.text.squad import Example
+from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
 from minibert.training.card import write_card

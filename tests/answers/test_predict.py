@@ -16,7 +16,7 @@ from minibert.model.prepare import prepare
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine
-from minibert.text.squad import Example, Gold
+from minibert.text.records import Example, Gold
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from tests.builders import VOCABULARY, lone_batch, tiny_config

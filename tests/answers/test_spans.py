@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from minibert.answers import spans
 from minibert.answers.spans import NO_COMPARISON, Answer, Prediction, search, search_plain
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.windows import Windows, make_windows
 from tests.builders import make_prediction
 

@@ -9,7 +9,7 @@ import pytest
 from minibert.evaluation.analysis import groups, human_ceiling, means, slices, suspects
 from minibert.evaluation.rows import make_rows, write_rows
 from minibert.evaluation.scorer import score
-from minibert.text.squad import Example, Gold
+from minibert.text.records import Example, Gold
 from minibert.text.windows import make_windows
 
 TEXT = 'In 1871 anna made the clock. "It is iron," said J. Weiss of Basel. The tower is copper.'

@@ -3,7 +3,8 @@
 import pytest
 
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 

@@ -11,7 +11,8 @@ from minibert.model.prepare import prepare_to_answer
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 from minibert.text.windows import make_windows
 from tests.builders import write_toy_squad
 

@@ -8,7 +8,7 @@ import pytest
 from minibert.evaluation.languages import LANGUAGES, normalize, words
 from minibert.evaluation.scorer import exact_match, f1, score
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example, Gold
+from minibert.text.records import Example, Gold
 
 
 @pytest.mark.parametrize(

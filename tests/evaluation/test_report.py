@@ -9,7 +9,8 @@ from minibert.answers.spans import search
 from minibert.evaluation.predictions import n_best_rows
 from minibert.evaluation.report import LEAST_PROBABILITY, Source, make_report, token_heat, trust
 from minibert.evaluation.rows import ERRORS, make_rows
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 from minibert.text.windows import make_windows
 from tests.builders import page_data, write_toy_squad
 

@@ -11,7 +11,8 @@ import pytest
 from minibert.evaluation.predictions import read_predictions
 from minibert.evaluation.scorer import exact_match, f1, needs_version_2, normalize, score, score_question
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 
 
 def example(*golds: str, name: str = "q1", is_impossible: bool | None = None) -> Example:

@@ -8,7 +8,7 @@ import pytest
 from minibert.evaluation.scorer import score, score_question
 from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
-from minibert.text.squad import Example, Gold
+from minibert.text.records import Example, Gold
 
 
 def official_rule(scores, has_answer, texts, odds):

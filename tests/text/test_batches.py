@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from minibert.support import ranks
 from minibert.text.batches import BLOCK, Plan, collate, prediction_batches, training_batches
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from tests.builders import WORDS

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.text import windows as module
-from minibert.text.squad import Example, Gold, read_squad
+from minibert.text.records import Example, Gold
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from tests.builders import VOCABULARY
