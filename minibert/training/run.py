@@ -28,7 +28,8 @@ from minibert.support.hashes import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.support.streams import tell
-from minibert.text.squad import Example, read_squad
+from minibert.text.records import Example
+from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from minibert.training.loop import Training
