@@ -9,7 +9,8 @@ Its files, in the order of their imports:
     predictions  prediction files: read and write
     calibration  how far a confidence can be trusted, and its fit
     intervals    how sure a mean is: bootstrap, paired test
-    rows         a row per question: its scores, the class of its error, what may explain it
+    properties   what a question is like, whatever is predicted
+    rows         a row per question: its scores, the class of its error, its properties
     analysis     tables over the rows: slices, differences, suspects
     evaluate     a model and SQuAD data -> scores and predictions
     report       an evaluation as one HTML page

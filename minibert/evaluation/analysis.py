@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibert.evaluation.intervals import paired_interval, permutation_p
-from minibert.evaluation.rows import Row, agreement
+from minibert.evaluation.properties import agreement
+from minibert.evaluation.rows import Row
 from minibert.text.records import Example
 
 METRICS = {"exact_match": "exact match", "f1": "F1"}

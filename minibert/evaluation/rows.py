@@ -3,42 +3,29 @@
 In: examples, {id: predicted text} and, where a model gave them, the n best answers of each question. Out: `Row`s, and
 their table as a file. Nothing here loads torch: a file of predictions of any program can be analysed.
 
-Which properties belong to the question and which to the prediction: length, position and overlap are those of the
-first annotated answer, so that two systems are compared on the same slices. `gold` is the annotated answer that the
-prediction matches best.
-
 Next: `analysis.py`.
 """
 
-import bisect
 import csv
 import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minibert.evaluation.scorer import exact_match, f1, normalize, score_question
+from minibert.evaluation.properties import properties, sentence_of
+from minibert.evaluation.scorer import exact_match, normalize, score_question
 from minibert.support.writing import write_atomically
 from minibert.text.records import Example
 from minibert.text.windows import Windows, answer_span
 
 # The kinds of results. A prediction is "right" if exact match is 1; each other kind has its reason in `error_class`.
 ERRORS = ("right", "boundary", "same sentence", "other sentence", "false answer", "false no answer", "unreachable")
-QUESTION_WORDS = {word: word for word in "what who when where which why how".split()} | {"whom": "who", "whose": "who"}
-# Words of a question that say nothing about where its answer stands.
-COMMON_WORDS = frozenset(
-    "what who whom whose when where which why how many much is are was were be been do does did has have had can could "
-    "of in on at to for from by with as and or that this it its their his her there".split()
-)
-# After ".", "!" or "?" and before a capital or a digit; not after an initial ("J. Smith", "U.S. Army").
-SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])|[。！？]|\n+")
 NBest = Sequence[Mapping[str, Any]]  # the answers to a question, best first, as in nbest_predictions.json
 
 
@@ -49,7 +36,7 @@ class Row:
     id: str
     title: str
     question: str
-    gold: str  # "" is "no answer"
+    gold: str  # the annotated answer that the prediction matches best; "" is "no answer"
     prediction: str
     start: int | None  # characters of the context: the prediction is context[start:end]
     end: int | None
@@ -111,14 +98,8 @@ def make_rows(
                 f1=best_f1,
                 error=error_class(example, text, span, exact, best_f1, is_reachable),
                 gold_rank=gold_rank(example, listed),
-                agreement=agreed[1] if (agreed := agreement(example)) else None,
-                question_word=question_word(example.question),
-                question_length=len(example.question.split()),
-                context_length=count_words(example.context),
-                answer_length=len(example.answers[0].text.split()) if example.answers else 0,
-                position=example.answers[0].start / len(example.context) if example.answers else None,
-                overlap=lexical_overlap(example),
                 windows=counts[i],
+                **properties(example),
             )
         )
     return rows
@@ -158,17 +139,6 @@ def error_class(
     return "same sentence" if sentence_of(example.context, span[0]) in golds else "other sentence"
 
 
-def sentence_of(context: str, character: int) -> int:
-    """The number of the sentence that a character is in."""
-    return bisect.bisect_right(sentence_ends(context), character)
-
-
-@lru_cache(maxsize=64)  # questions of one context follow each other
-def sentence_ends(context: str) -> list[int]:
-    """The first character after each sentence but the last, by a rule of punctuation; abbreviations can mislead it."""
-    return [match.end() for match in SENTENCE_END.finditer(context)]
-
-
 def reachable(example: Example, windows: Windows, question: int, max_answer_length: int | None) -> bool:
     """Whether some span of tokens has the text of an annotated answer: in one window, short enough, cut at tokens.
 
@@ -195,52 +165,6 @@ def reachable(example: Example, windows: Windows, question: int, max_answer_leng
 def gold_rank(example: Example, n_best: NBest) -> int | None:
     golds = {normalize(gold.text) for gold in example.answers} or {""}
     return next((rank for rank, answer in enumerate(n_best, start=1) if normalize(answer["text"]) in golds), None)
-
-
-def question_word(question: str) -> str:
-    """what, who, when, .., "how many" for a number, "other" without a question word: the first in the question."""
-    words = normalize(question).split()
-    for i, word in enumerate(words):
-        if word in QUESTION_WORDS:
-            is_number = word == "how" and words[i + 1 : i + 2] in (["many"], ["much"])
-            return "how many" if is_number else QUESTION_WORDS[word]
-    return "other"
-
-
-def lexical_overlap(example: Example) -> float | None:
-    """Share of the question's words, common ones aside, that the sentence of the first answer has."""
-    words = set(normalize(example.question).split()) - COMMON_WORDS
-    if not words or not example.answers:
-        return None
-    sentence = sentence_of(example.context, example.answers[0].start)
-    return len(words & sentence_words(example.context, sentence)) / len(words)
-
-
-@lru_cache(maxsize=1024)
-def sentence_words(context: str, sentence: int) -> set[str]:
-    bounds = [0, *sentence_ends(context), len(context)]
-    return set(normalize(context[bounds[sentence] : bounds[sentence + 1]]).split())
-
-
-@lru_cache(maxsize=64)
-def count_words(context: str) -> int:
-    return len(context.split())
-
-
-def agreement(example: Example) -> tuple[float, float] | None:
-    """Exact match and F1 of each annotator against all others, averaged; None with fewer than two answers."""
-    golds = [gold.text for gold in example.answers]
-    if len(golds) < 2:
-        return None
-    pairs = [[match(one, other) for j, other in enumerate(golds) if j != i] for i, one in enumerate(golds)]
-    exact, overlap = np.array(pairs).max(axis=1).mean(axis=0)  # of (annotators, others, 2)
-    return float(exact), float(overlap)
-
-
-@lru_cache(maxsize=1024)  # annotators often agree
-def match(one: str, other: str) -> tuple[float, float]:
-    """Exact match and F1 of two texts, 0 to 1."""
-    return exact_match(one, other), f1(one, other)
 
 
 def is_table(file: str | Path) -> bool:
