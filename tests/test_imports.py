@@ -173,7 +173,7 @@ WITHOUT_TORCH = [
 ]
 
 
-def test_reading_searching_and_scoring_load_neither_torch_nor_the_hubs_library():
+def test_files_searching_and_scoring_load_neither_torch_nor_the_hubs_library():
     code = (
         f"import sys, importlib\nfor name in {WITHOUT_TORCH}:\n"
         "    importlib.import_module('minibert.' + name)\n"

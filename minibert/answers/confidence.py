@@ -24,7 +24,7 @@ import numpy as np
 
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 from minibert.support.writing import write_atomically
 
 ANSWERING_FILE = "answering.json"

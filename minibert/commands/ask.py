@@ -23,8 +23,8 @@ from minibert.answers.spans import MAX_ANSWER_LENGTH, Prediction
 from minibert.commands import flags
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
 from minibert.support.errors import BadInput
+from minibert.support.files import decode, read_text
 from minibert.support.page import is_filled
-from minibert.support.reading import decode, read_text
 from minibert.support.streams import json_line, printable, tell
 from minibert.support.writing import check_target, write_atomically
 from minibert.text.records import text_fault

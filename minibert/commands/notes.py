@@ -7,7 +7,7 @@ or another program's.
 from pathlib import Path
 from typing import Any
 
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 from minibert.training.settings import from_json
 
 # What the evaluation of a run takes over from its training, unless flags say otherwise.

@@ -15,8 +15,8 @@ from typing import Any
 from minibert.answers.confidence import ANSWERING_FILE, read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
+from minibert.support.files import read_json
 from minibert.support.hub import find_folder, is_hub_id
-from minibert.support.reading import read_json
 from minibert.support.streams import printable
 from minibert.support.transfer import upload
 from minibert.support.writing import write_atomically, write_json

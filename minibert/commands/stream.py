@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import finite, refuse
+from minibert.support.files import finite, refuse
 from minibert.support.streams import json_line
 from minibert.support.writing import replacing
 from minibert.text.records import text_fault

@@ -18,7 +18,7 @@ import numpy as np
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 from minibert.support.writing import check_target, write_together
 from minibert.text.offsets import short
 from minibert.text.windows import Windows

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from minibert.model.bert import BertConfig
 from minibert.support.errors import BadInput
+from minibert.support.files import read_json
 from minibert.support.layouts import CONFIG_FILES
-from minibert.support.reading import read_json
 
 ARCHITECTURES = {"bert": "BertForQuestionAnswering", "distilbert": "DistilBertForQuestionAnswering"}
 # Keys whose other values mean another computation, and the values that mean ours.

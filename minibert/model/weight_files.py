@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.support.errors import BadInput
+from minibert.support.files import read_json, regular, unique_keys
 from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
-from minibert.support.reading import read_json, regular, unique_keys
 
 # Other kinds of file that people find under this name, by their first bytes.
 OTHER_KINDS = {

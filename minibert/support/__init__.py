@@ -6,7 +6,7 @@ Its files, in the order of their imports:
     streams     stdout and stderr that never stop a run; text made printable
     signals     Ctrl-C, SIGTERM and SIGHUP, at once or after a step
     exits       exit codes, and the last line of a command
-    reading     strict reading: JSON, text, regular files
+    files       strict reading: JSON, text, regular files
     writing     files that are complete or not there
     run_files   a run's checkpoints, its pointers and its lock
     page        self-contained web pages: data, policy

@@ -2,7 +2,7 @@
 
 In: a command's main function. Out: the end of the process, whatever the function raised and whichever signal came.
 
-Next: `reading.py`.
+Next: `files.py`.
 """
 
 import os

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json, regular
+from minibert.support.files import read_json, regular
 
 
 class Known(NamedTuple):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 
 CONFIG_FILES = ("config.json", "bert_config.json")  # the second is google's name
 ENCODER_TYPES = (".Transformer", ".BERT", ".DistilBERT")  # in modules.json; the last two are of its first versions

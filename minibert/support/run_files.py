@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import regular
+from minibert.support.files import regular
 from minibert.support.streams import tell
 from minibert.support.writing import write_atomically
 

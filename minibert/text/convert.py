@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import finite, lines_of, read_json, read_text, unique_keys
+from minibert.support.files import finite, lines_of, read_json, read_text, unique_keys
 from minibert.text.formats import (
     COLUMNS,
     DOCCANO,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import decode, read_bytes
+from minibert.support.files import decode, read_bytes
 from minibert.text.offsets import short
 
 # Formats that only other libraries read: first bytes, bytes that stand further on, name, and the function of pandas.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 from minibert.support.streams import printable, tell
 from minibert.text.formats import format_of_file, format_of_json, refuse_format
 from minibert.text.offsets import Search, short

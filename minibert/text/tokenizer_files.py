@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json
+from minibert.support.files import read_json
 from minibert.support.streams import tell
 from minibert.text.records import text_fault
 from minibert.text.tokenizer_settings import (

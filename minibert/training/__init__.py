@@ -8,6 +8,7 @@ Its files, in the order of their imports:
     run_folder  checkpoints kept and pointed at
     card        the README.md of a run: its files, commands and model card
     checkpoint  save and load the state of a run
+    losses      the losses since the last line of metrics.jsonl, kept on the device
     loop        the loop around the step
     run         settings -> data, model, folder, training -> a Run
 """

@@ -30,13 +30,13 @@ from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
 from minibert.training.card import write_card
 from minibert.training.checkpoint import Position, load_optimizer, load_scaler, read_position, save_checkpoint
+from minibert.training.losses import RecentLosses
 from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
 from minibert.training.settings import AnswerSettings, Settings, values_of
 from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
 
 LOG_STEPS = 10
-MOST_SKIPS = 25  # in a row: a loss that float16 cannot hold at any scale has diverged
 
 Dataset = tuple[list[Example], Windows]
 
@@ -69,11 +69,7 @@ class Training:
         # Only float16 needs a scaled loss: many gradients are below its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
         self.position = Position()
-        # Kept on the device, so that no step has to wait for their values.
-        self.recent_loss = torch.zeros((), device=machine.device)
-        self.recent_norm = torch.zeros((), device=machine.device)
-        self.diverged_at = torch.zeros((), device=machine.device, dtype=torch.int64)  # the first such step, or 0
-        self.skips = 0  # updates in a row that GradScaler skipped
+        self.losses = RecentLosses(machine.device)  # since the current line of metrics.jsonl began
         self.scores: dict[str, float] = {}  # of the weights as they are now, if they were evaluated
         self.board: Any = None  # TensorBoard's writer
         self.plan = Plan(windows, settings.batch_size, settings.gradient_accumulation_steps, settings.seed)
@@ -85,7 +81,7 @@ class Training:
         self.position = read_position(checkpoint, state["position"], self.total_steps)
         load_scaler(checkpoint, state["scaler"], self.scaler)
         load_optimizer(checkpoint, self.model, self.optimizer)
-        self.recent_loss.fill_(self.position.recent_loss / ranks.world_size())
+        self.losses.restart(self.position.recent_loss)
         self.scores = read_scores(checkpoint)
         truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
 
@@ -159,7 +155,7 @@ class Training:
         settings, position = self.settings, self.position
         if position.step % LOG_STEPS == 0:
             self.begin_line()
-            self.recent_loss.zero_()
+            self.losses.restart()
         micro_batches, windows_in_step = self.plan.share(position.step)
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
@@ -173,23 +169,17 @@ class Training:
         clip = settings.max_grad_norm or math.inf
         loss, norm = update(self.replica, self.optimizer, self.scaler, synced, rate, clip, self.machine)
         is_update = self.scaler.get_scale() >= scale  # GradScaler lowers its scale when it skips an update
-        self.skips = 0 if is_update else self.skips + 1
         self.scores = {}
         position.step += 1
         position.update += is_update
         position.windows += windows_in_step
-        self.recent_loss += loss / ranks.world_size()
-        if is_update:
-            self.recent_norm = norm
-        is_sound = torch.isfinite(loss) & torch.isfinite(self.recent_norm) & (self.skips <= MOST_SKIPS)
-        is_first = ~is_sound & (self.diverged_at == 0)
-        self.diverged_at = torch.where(is_first, position.step, self.diverged_at)
+        self.losses.add(position.step, loss, norm, is_update)
         if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
             self.log_losses()
 
     def figures(self) -> str:
         """What the progress shows of the current line of metrics.jsonl: this rank's mean loss, the rate, the speed."""
-        loss = float(self.recent_loss) * ranks.world_size() / self.line_steps
+        loss = float(self.losses.sum) * ranks.world_size() / self.line_steps
         rate = self.optimizer.param_groups[0]["lr"]
         return f"loss {loss:.3f}, lr {rate:.1e}, {self.windows_per_second():.1f} windows/s"
 
@@ -204,18 +194,17 @@ class Training:
             self.board,
             loss=loss / self.line_steps,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            grad_norm=float(self.recent_norm),
+            grad_norm=float(self.losses.norm),
             windows_per_second=round(self.windows_per_second(), 3),
         )
 
     def read_losses(self) -> float:
-        """The sum of the losses of the current line, over all ranks. Only here the processor waits for the device.
+        """The sum of the losses of the current line, over all ranks.
 
         Raises FloatingPointError, naming the step and its questions, if any loss or gradient was not finite.
         """
-        loss, step = float(ranks.sum_over_ranks(self.recent_loss.clone())), int(self.diverged_at)
-        if ranks.any_rank(step > 0):
-            step = step or self.position.step  # if the losses of this rank are finite
+        loss, step = self.losses.read(self.position.step)
+        if step:
             windows = np.concatenate(self.plan.micro_batches(step - 1))
             ids = [self.examples[i].id for i in np.unique(self.plan.windows.example[windows])]
             raise self.diverged(step, f"loss or gradient are not finite; its questions are {', '.join(ids)}")
@@ -253,7 +242,7 @@ class Training:
         if ranks.any_rank(not is_finite):  # the loss was, when it was computed: before the last update
             raise self.diverged(self.position.step, "weights are not finite")
         # As after a resume. Otherwise a resumed run would add the losses of the ranks in another order.
-        self.recent_loss.fill_(self.position.recent_loss / ranks.world_size())
+        self.losses.restart(self.position.recent_loss)
         self.position.seconds = time.perf_counter() - self.began
         state = {
             "position": dataclasses.asdict(self.position),

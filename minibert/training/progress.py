@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.reading import finite, refuse, regular
+from minibert.support.files import finite, refuse, regular
 from minibert.support.streams import deliver, printable
 from minibert.support.writing import write_atomically
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
+from minibert.support.files import read_json
 from minibert.support.hashes import MANIFEST, fault, manifest_files
-from minibert.support.reading import read_json
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from minibert.support.streams import tell
 from minibert.support.writing import write_atomically

@@ -188,7 +188,7 @@ def read_run(world) -> None:
     settings_of_run(checkpoint)
     assert isinstance(resumed_settings(checkpoint, {}), Settings)
     check_facts(checkpoint, training.facts)
-    training.recent_loss = torch.zeros(())
+    training.losses.restart()
     training.resume(checkpoint)
     at = training.position
     assert all(type(value) is int and value >= 0 for value in (at.step, at.update, at.windows))

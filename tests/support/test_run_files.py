@@ -11,7 +11,7 @@ import pytest
 
 from minibert.support import run_files
 from minibert.support.errors import BadInput
-from minibert.support.reading import regular
+from minibert.support.files import regular
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from tests.builders import ROOT
 

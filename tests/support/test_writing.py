@@ -7,7 +7,7 @@ import pytest
 
 from minibert.support import writing
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json, read_text
+from minibert.support.files import read_json, read_text
 from minibert.support.writing import check_target, replacing, sync_to_disk, write_atomically, write_json, write_together
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="Windows lets only administrators make symbolic links")

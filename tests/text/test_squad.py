@@ -1,6 +1,6 @@
 """squad.py and records.py: what they read, and that every fault is one BadInput line with the file and the place.
 
-The faults of any JSON file (compressed, truncated, NaN, a key twice, ..) are in tests/support/test_reading.py, random
+The faults of any JSON file (compressed, truncated, NaN, a key twice, ..) are in tests/support/test_files.py, random
 damage in tests/commands/test_fuzz.py.
 """
 

@@ -1,6 +1,6 @@
 """A folder's tokenizer files: split as transformers splits, or refused with the file, the key and a remedy.
 
-The faults of any JSON file are in tests/support/test_reading.py, random damage in tests/commands/test_fuzz.py.
+The faults of any JSON file are in tests/support/test_files.py, random damage in tests/commands/test_fuzz.py.
 """
 
 import json

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minibert.support.errors import BadInput
-from minibert.support.reading import read_json, read_text
+from minibert.support.files import read_json, read_text
 
 GOOD = '{"version": "1.1", "data": [{"title": "caf\u00e9"}]}'
 
