@@ -57,13 +57,11 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         return name, top, nan_lines
     rows = column_rows(rows_of(top)) if inner == COLUMNS else rows_of(top)
     rows = [rows] if isinstance(rows, dict) else rows
-    make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner, plain_row)
+    make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner)
     try:
-        made = [record for row in rows if (record := make(row))]
+        made = [record for row in rows if (record := make(row))] if make else plain_rows(rows)
     except (TypeError, AttributeError, LookupError, ValueError) as error:
         raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
-    if not any(row["answers"] for row in made):  # a test set: its empty lists say nothing
-        made = [{key: value for key, value in row.items() if key != "is_impossible"} for row in made]
     called = f"{name}: {inner}" if name else inner
     if left_out := len(rows) - len(made):
         called += f" ({left_out} with is_correct_answer false left out)"
@@ -83,8 +81,22 @@ def nest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"version": "1.1", "data": data}
 
 
+def plain_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose columns have the names of SQuAD's keys, or common ones. An empty list of answers marks "no answer".
+
+    In a test set it marks nothing: no row has an answer there. A mark that the file itself states is always kept.
+    """
+    made = [plain_row(row) for row in rows]
+    is_test_set = not any(row["answers"] for row in made)
+    for row in made:
+        if row["answers"] == [] and row.get("is_impossible") is None and not is_test_set:
+            row["is_impossible"] = True
+        row["answers"] = row["answers"] or []
+    return made
+
+
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose columns have the names of SQuAD's keys, or common ones. In rows an empty list marks "no answer"."""
+    """One such row, with its answers as a list, or None if it has none and no list."""
     row = {column_name(name): value for name, value in row.items()}
     if isinstance(row.get("answer"), list):
         row.setdefault("answers", row.pop("answer"))
@@ -94,14 +106,12 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(answers, (list, dict)):
         text, start = row.pop("answer", answers), row.pop("answer_start", None)
         answer = text if isinstance(text, dict) else {"text": text, "answer_start": start}
-        return row | {"answers": [] if text in (None, "") else [answer]}
+        return row | {"answers": None if text in (None, "") else [answer]}
     if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
         answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
     if isinstance(answers, dict):
         with contextlib.suppress(ValueError):  # squad.py will say so
             answers = answers_from_columns(answers)
-    if answers == [] and row.get("is_impossible") is None:
-        row["is_impossible"] = True
     return row | {"answers": answers}
 
 
@@ -145,7 +155,7 @@ def table_rows(text: str) -> list[dict[str, Any]]:
     rows = [dict(zip(names, fields)) for fields in table if fields]
     keys = ("context", "question")
     rows = [{name: row[name] for name in row if row[name] or name in keys} for row in rows]
-    return [plain_row(dict.fromkeys(keys) | row) for row in rows]
+    return plain_rows(dict.fromkeys(keys) | row for row in rows)
 
 
 def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:

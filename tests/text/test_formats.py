@@ -164,6 +164,29 @@ def test_an_answer_that_a_user_marked_as_wrong_is_left_out_and_counted(tmp_path)
     assert examples == expected(FIRST[:1]) and name.endswith("(1 with is_correct_answer false left out)")
 
 
+IMPOSSIBLE = [row | {"is_impossible": True} for row in TEST_SET[0]]
+STATED = {  # files without a single answer, in which the marks are the user's
+    "rows": (IMPOSSIBLE, True),
+    "rows without a column of answers": ([row | {"answers": None} for row in IMPOSSIBLE], True),
+    "rows that are marked as answerable": ([row | {"is_impossible": False} for row in IMPOSSIBLE], False),
+    "CSV": ("context,question,is_impossible\nx,a?,true\nx,b?,true\n", True),
+    "haystack labels": ([haystack(row) for row in UNANSWERED], True),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_marks_that_the_file_states_survive_where_no_question_has_an_answer(tmp_path, name):
+    content, mark = STATED[name]
+    examples = examples_of(write(tmp_path, content))[1]
+    assert len(examples) > 1 and {example[-1] for example in examples} == {mark}
+
+
+def test_an_empty_list_in_a_table_marks_nothing_in_a_test_set_and_no_answer_beside_an_answer(tmp_path):
+    rows = "context,question,answers\nx y,a?,[]\nx y,b?,{}\n"
+    marks = [[e[-1] for e in examples_of(write(tmp_path, rows.format(answers)))[1]] for answers in ("[]", "['y']")]
+    assert marks == [[None, None], [True, None]]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
