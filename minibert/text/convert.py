@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, lines_of, read_json, read_text, unique_keys
+from minibert.support.files import finite, lines_of, read_json, read_text, refuse, unique_keys
 from minibert.text.formats import (
     COLUMNS,
     DOCCANO,
@@ -116,11 +116,20 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def literal(text: str) -> Any:
-    """A Python or JSON literal as its value; the text itself if it is not one."""
+    """The value of a JSON or Python literal; the text itself if it is neither, or if JSON cannot hold the value.
+
+    Python takes 1e999 for infinity, and bytes and sets are literals, too: none of them may reach the copy.
+    """
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
+    except json.JSONDecodeError:
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(text)
+            json.dumps(value, allow_nan=False)
+            return value
+    except (ValueError, RecursionError):  # from a hook: JSON, but not as strict as a file has to be
+        pass
+    return text
 
 
 def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:

@@ -164,6 +164,39 @@ def test_an_answer_that_a_user_marked_as_wrong_is_left_out_and_counted(tmp_path)
     assert examples == expected(FIRST[:1]) and name.endswith("(1 with is_correct_answer false left out)")
 
 
+IN_A_CELL = {  # a cell of the column `answers` -> its answers; the text of the cell itself if it is no usable literal
+    '[{"text": "y", "answer_start": 2, "note": null, "checked": true}]': [("y", 2)],
+    "[{'text': 'y', 'answer_start': 2, 'note': None, 'checked': True}]": [("y", 2)],
+    '{"text": ["y"], "answer_start": null}': [("y", 2)],
+    '[{"text": "y", "answer_start": 2, "score": NaN}]': "text",
+    '[{"text": "y", "answer_start": 2, "score": 1e999}]': "text",
+    "[{'text': 'y', 'answer_start': 2, 'score': 1e999}]": "text",
+    "[{'text': 'y', 'answer_start': 2, 'score': -Infinity}]": "text",
+    '[{"text": "y", "text": "x"}]': "text",
+    "[{'text': b'y', 'answer_start': 2}]": "text",
+    "{'y'}": "text",
+    "{['y']: 2}": "text",
+    "[" * 9000: "text",
+    "[y": "text",
+}
+
+
+@pytest.mark.parametrize("cell", IN_A_CELL, ids=lambda cell: cell[:60])
+def test_a_list_in_a_cell_is_read_as_json_or_python_and_what_json_cannot_hold_stays_text(tmp_path, cell):
+    row = dict(id="1", context="x y", question="a?", answers=cell)
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([row, row.values()])
+    top = convert(write(tmp_path, out.getvalue()))[1]
+    json.dumps(top, allow_nan=False)
+    if IN_A_CELL[cell] == "text":
+        assert top["data"][0]["paragraphs"][0]["qas"][0]["answers"] == [{"text": cell, "answer_start": None}]
+        ((place, fault),) = check_records(top, False, False, False, Counter())
+        assert place.startswith("data[0].paragraphs[0].qas[0] ") and repr(cell)[1:10] in fault
+    else:
+        ((_, example),) = check_records(top, False, False, False, Counter())
+        assert [tuple(gold) for gold in example.answers] == IN_A_CELL[cell]
+
+
 IMPOSSIBLE = [row | {"is_impossible": True} for row in TEST_SET[0]]
 STATED = {  # files without a single answer, in which the marks are the user's
     "rows": (IMPOSSIBLE, True),
