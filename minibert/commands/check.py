@@ -114,7 +114,7 @@ def check_content(
 
 def write_copy(copy: Path, top: Any, changes: Sequence[Change]) -> None:
     """Write the copy and the list of changes: both appear whole, or neither."""
-    text = json.dumps(top, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(top, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     write_together({changes_of(copy): "".join(f"{escape(': '.join(change))}\n" for change in changes), copy: text})
 
 

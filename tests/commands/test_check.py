@@ -95,6 +95,19 @@ def test_rows_are_converted_and_the_copy_trains(command, tmp_path):
     assert [(e.id, e.answers[0].text) for e in read_squad(out, training=True)] == [(str(i), "iron") for i in range(3)]
 
 
+def test_an_infinite_number_in_a_table_is_a_fault_with_its_place_and_not_written(command, tmp_path):
+    data, out = tmp_path / "rows.csv", tmp_path / "out.json"
+    cells = (
+        """[{'text': 'iron', 'answer_start': 0, 'score': 1e999}]""",
+        """[{'text': 'iron', 'answer_start': -1e999}]""",
+    )
+    rows = [f'{i},iron of basel,what ?,"{cell}"\n' for i, cell in enumerate(cells)]
+    data.write_text("".join(["id,context,question,answers\n", *rows]), "utf-8")
+    done = command("check", "--data", data, "--fix", out)
+    assert done.code == 2 and all(f"  data[0].paragraphs[0].qas[{i}] (id='{i}'): " in done.out for i in (0, 1))
+    json.loads(out.read_text("utf-8"), parse_constant=lambda word: pytest.fail(word))
+
+
 def test_a_table_without_answers_is_named_as_a_test_set(command, tmp_path):
     data = tmp_path / "rows\x9b.csv"
     data.write_text("question,context,solution\nwhat ?,iron of basel,iron\n", "utf-8")
