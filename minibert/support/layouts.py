@@ -4,6 +4,7 @@ In: a folder. Out: the model's folder inside it, or the words of an error. Next:
 """
 
 import os
+import shlex
 from pathlib import Path
 
 from minibert.support.errors import BadInput
@@ -41,9 +42,9 @@ def transformer_module(folder: Path) -> Path | None:
 
 def conversion(folder: str | Path) -> str:
     """The command that writes model.safetensors beside the pickled weights of a folder. We never run it."""
-    where = Path(folder).as_posix()
-    shards = f"sorted(glob.glob('{where}/{PICKLED_WEIGHTS}'))"
+    shards = f"sorted(folder.glob('{PICKLED_WEIGHTS}'))"
     read = f"torch.load(f, map_location='cpu', weights_only=True) for f in {shards}"
     state = f"{{k: v.clone().contiguous() for s in ({read}) for k, v in s.items()}}"
-    save = f"safetensors.torch.save_file({state}, '{where}/model.safetensors', {{'format': 'pt'}})"
-    return f'python -c "import glob, torch, safetensors.torch; {save}"'
+    save = f"safetensors.torch.save_file({state}, folder / 'model.safetensors', {{'format': 'pt'}})"
+    program = f"import pathlib, sys, torch, safetensors.torch; folder = pathlib.Path(sys.argv[1]); {save}"
+    return f'python -c "{program}" {shlex.quote(Path(folder).as_posix())}'

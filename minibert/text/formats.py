@@ -8,6 +8,7 @@ format's name, "" for SQuAD. `convert.py` converts. Next: `records.py`.
 import csv
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,13 @@ def refuse_format(file: str | os.PathLike, name: str) -> None:
     """BadInput, with the command that converts the file, if the name is that of another format."""
     if not name:
         return
-    first, source = "", str(file)
+    first, source = "", shlex.quote(str(file))
     if function := {name: function for _, _, name, function in BINARY}.get(name):
-        source = f"{file}.jsonl"
-        pandas = f"pandas.{function}({str(file)!r}).to_json({source!r}, orient='records', lines=True)"
-        first = f'`python -c "import pandas; {pandas}"` and then '
-    command = f"{first}`minibert check --data {source} --fix {Path(file).with_suffix('')}.squad.json`"
+        lines = shlex.quote(f"{file}.jsonl")
+        pandas = f"pandas.{function}(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)"
+        first, source = f'`python -c "import pandas, sys; {pandas}" {source} {lines}` and then ', lines
+    copy = shlex.quote(f"{Path(file).with_suffix('')}.squad.json")
+    command = f"{first}`minibert check --data {source} --fix {copy}`"
     raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")
 
 

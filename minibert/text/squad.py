@@ -10,6 +10,7 @@ SQuAD v2.0 adds `is_impossible`: true for a question that its context does not a
 """
 
 import os
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ def list_faults(faults: list[BadInput]) -> BadInput:
         return first
     for line in shown([str(fault) for fault in faults]):
         tell(f"warning: {line}")
-    fix = f"`minibert check --data {first.file} --fix OUT.json` repairs what is certain"
+    fix = f"`minibert check --data {shlex.quote(str(first.file))} --fix OUT.json` repairs what is certain"
     what = f"{first.what} (the first of {len(faults)} faults, listed above; {fix})"
     return BadInput(first.file, first.where, what)
 

@@ -309,7 +309,11 @@ def test_what_the_hub_does_not_have_is_refused_in_one_line(server, weights, word
 @pytest.mark.parametrize(
     ("hub_id", "part", "end"),
     [
-        ("someone/pickled", "hf download someone/pickled --local-dir pickled && python -c ", ", {'format': 'pt'})\""),
+        (
+            "someone/pickled",
+            "hf download someone/pickled --local-dir pickled && python -c ",
+            ", {'format': 'pt'})\" pickled",
+        ),
         ("someone/converted", "", "a pull request of the hub's bot has converted ones: add --revision refs/pr/3"),
     ],
 )

@@ -1,5 +1,6 @@
 """Folders of other programs: which folder is the model, and a conversion command that works as it is printed."""
 
+import shlex
 import subprocess
 import sys
 
@@ -34,15 +35,17 @@ def test_modules_json_does_not_lead_out_of_the_folder(tmp_path, path):
         find_folder(folder)
 
 
-def test_the_conversion_command_converts_all_pickled_shards(tmp_path):
+@pytest.mark.parametrize("name", ["model", 'it\'s "a" $model [1]'])
+def test_the_conversion_command_converts_all_pickled_shards(tmp_path, name):
     """As the user runs it: tensors that share memory (a tied decoder) are the case that save_file refuses."""
     torch, load_file = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch").load_file
     word = torch.arange(6.0).reshape(2, 3)
-    torch.save({"word": word, "decoder": word, "across": word.t()}, tmp_path / "pytorch_model-00001-of-00002.bin")
-    torch.save({"bias": word[0]}, tmp_path / "pytorch_model-00002-of-00002.bin")
-    program = conversion(tmp_path).removeprefix('python -c "').removesuffix('"')
-    assert '"' not in program and "$" not in program  # the shell leaves it as it is
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-    converted = load_file(tmp_path / "model.safetensors")
+    (folder := tmp_path / name).mkdir()
+    torch.save({"word": word, "decoder": word, "across": word.t()}, folder / "pytorch_model-00001-of-00002.bin")
+    torch.save({"bias": word[0]}, folder / "pytorch_model-00002-of-00002.bin")
+    python, *words = shlex.split(conversion(folder))
+    assert python == "python" and not set('"$`\\!') & set(words[1])  # a shell changes none of it in double quotes
+    subprocess.run([sys.executable, *words], check=True, cwd=ROOT)
+    converted = load_file(folder / "model.safetensors")
     assert converted.keys() == {"word", "decoder", "across", "bias"}
     assert torch.equal(converted["across"], word.t()) and torch.equal(converted["decoder"], word)

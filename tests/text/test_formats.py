@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections import Counter
 
 import pytest
@@ -259,7 +260,7 @@ NO_NAMES = "line 1: expected the names of the columns, such as id, .*; found '"
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"PAR1\x15\x04", r"is Parquet, .*pandas.read_parquet\('.*input.json'\).*lines=True.*minibert check --data"),
+        (b"PAR1\x15\x04", r"is Parquet, .*pandas.read_parquet\(.*lines=True.*input.json.*minibert check --data"),
         (b"PK\x03\x04\x14\0 xl/workbook.xml", r"an Excel sheet \(XLSX\), .*pandas.read_excel"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", r"an Excel sheet \(XLS\), .*pandas.read_excel"),
         (b"PK\x03\x04\x14\0 train.json", "zip archive; unzip"),
@@ -286,14 +287,22 @@ def test_each_of_several_json_lines_is_read_as_strictly_as_a_file(tmp_path, fiel
         convert(file)
 
 
-@pytest.mark.parametrize(("raw", "read_by_pandas"), [("context,question\nx,y\n", ""), (b"PAR1", ".jsonl")])
-def test_a_name_with_braces_stands_in_the_command_as_it_is(tmp_path, raw, read_by_pandas):
-    file = write(tmp_path, raw, "rows {1}{.csv")
+@pytest.mark.parametrize("raw", ["context,question\nx,y\n", b"PAR1"], ids=["CSV", "Parquet"])
+@pytest.mark.parametrize("stem", ["rows", "rows {1}{", 'it\'s "my" $HOME & `rows`'])
+def test_the_command_that_converts_can_be_pasted_whatever_the_name(tmp_path, raw, stem):
+    file = write(tmp_path, raw, f"{stem}.csv")
     with pytest.raises(BadInput) as caught:
         read_squad(file)
-    assert f"`minibert check --data {file}{read_by_pandas} --fix {tmp_path / 'rows {1}{'}.squad.json`" in str(
-        caught.value
-    )
+    command = caught.value.what.partition("convert it with `")[2].removesuffix("`")
+    source = file
+    if raw == b"PAR1":
+        first, command = command.split("` and then `")
+        python, option, program, *files = shlex.split(first)
+        source = f"{file}.jsonl"
+        assert (python, option, files) == ("python", "-c", [str(file), source])
+        assert compile(program, "", "exec") and not set('"$`\\!') & set(program)  # as it is in double quotes
+    expected = ["minibert", "check", "--data", str(source), "--fix", f"{tmp_path / stem}.squad.json"]
+    assert shlex.split(command) == expected
 
 
 def test_nan_is_refused_with_its_line_and_read_as_null_by_the_converter(tmp_path):

@@ -276,11 +276,12 @@ def test_ids_are_unique_and_there_where_a_file_is_scored_and_nowhere_else(write)
 
 def test_every_fault_is_listed_at_once_or_dropped(write, capsys):
     questions = [question(id=f"q{i}", question="" if i % 2 else "When?") for i in range(14)]
-    file = write({"data": squad(*questions, question(id="none", answers=[]))["data"] + [{"paragraphs": [{}]}, "x"]})
+    content = {"data": squad(*questions, question(id="none", answers=[]))["data"] + [{"paragraphs": [{}]}, "x"]}
+    file = write(content, "my data.json")
     with pytest.raises(BadInput) as caught:
         read_squad(file)
     assert caught.value.where == f"{PARAGRAPH}.qas[1] (id='q1')"
-    assert "first of 10 faults" in caught.value.what and f"check --data {file} --fix" in caught.value.what
+    assert "first of 10 faults" in caught.value.what and f"check --data '{file}' --fix" in caught.value.what
     lines = capsys.readouterr().err.splitlines()
     places = [*(f"{PARAGRAPH}.qas[{i}]" for i in (*range(1, 14, 2), 14)), "data[1].paragraphs[0].context", "data[2]"]
     assert len(lines) == len(places)
