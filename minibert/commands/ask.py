@@ -105,6 +105,8 @@ def check(options: AskOptions) -> None:
         raise BadInput("ask.py", "", "expected one of --context, --context_file and --input")
     if options.input is not None and options.question is not None:
         raise BadInput("--question", "", "does not go with --input, which brings its own questions")
+    if options.input is None and options.output != "-":
+        raise BadInput("--output", options.output, "goes with --input; other answers are printed on stdout")
     if options.explain is not None and options.question is None:
         raise BadInput("--explain", "", "shows one question; name it with --question")
     if "-" in options.context_file and options.question is None:

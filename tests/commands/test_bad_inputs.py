@@ -115,6 +115,7 @@ LINES = [
     (f"{STREAM} --question Who?", "--question"),
     (f"{STREAM} --output empty/../lines.jsonl", "--output: .*is the input itself"),
     (f"{STREAM} --ckpt none --output lines.jsonl/out", "is a file"),
+    (f"{ASK} --output out.jsonl", r"--output: out\.jsonl: goes with --input"),
     (f"{ASK} --explain notes.txt --overwrite", "--explain: .*the text itself"),
     ("ask --ckpt model --context x --explain out.html", "--explain: shows one question"),
     (f"{ASK} --context_file empty", r"empty: expected a folder with files \.txt"),
