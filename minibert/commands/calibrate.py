@@ -43,6 +43,7 @@ class CalibrateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machi
 
     data: str | None = option(None, "SQuAD JSON that the model was not trained on", metavar="FILE")
     max_questions: int | None = option(None, "fit on the first N questions only", least=1)
+    null_score_diff_threshold: float | None = option(None, "store this threshold; without it, the best is fitted")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -54,10 +55,10 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--data", "", "name a SQuAD file that the model was not trained on")
     folder = find_folder(options.ckpt, options.revision)
     options = flags.make(CalibrateOptions, settings_of_run(folder) | given)
-    calibrate(folder, options, given.get("null_score_diff_threshold"))
+    calibrate(folder, options)
 
 
-def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) -> None:
+def calibrate(folder: Path, options: CalibrateOptions) -> None:
     """Answer the questions, fit, write `answering.json` and print it. A given threshold is kept as it is."""
     from minibert.evaluation.evaluate import evaluate
 
@@ -73,10 +74,11 @@ def calibrate(folder: Path, options: CalibrateOptions, threshold: float | None) 
         tell(f"warning: {len(examples)} questions are few: the fit is rough below {FEW}")
     evaluation = evaluate(folder, examples, **values_of(options, WindowSettings, AnswerSettings, MachineSettings))
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
-    answering = fit_answering(examples, evaluation.predictions, evaluation.is_version_2, fitted_on, threshold)
+    threshold, is_v2 = options.null_score_diff_threshold, evaluation.is_version_2
+    answering = fit_answering(examples, evaluation.predictions, is_v2, fitted_on, threshold)
     write_answering(folder, answering)
     tell(f"wrote {folder / ANSWERING_FILE}, which ask, serve and evaluate read; remove it to undo the calibration")
-    allow_null, cut = evaluation.is_version_2, answering.null_score_diff_threshold or 0.0
-    texts = {name: one.best(allow_null, cut).text for name, one in evaluation.predictions.items()}
+    cut = answering.null_score_diff_threshold or 0.0
+    texts = {name: one.best(is_v2, cut).text for name, one in evaluation.predictions.items()}
     fitted = dataclasses.replace(evaluation, texts=texts, answering=answering)
     print(json.dumps(dataclasses.asdict(answering) | evaluation_trust(examples, fitted)))

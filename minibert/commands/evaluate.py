@@ -89,19 +89,18 @@ def main(words: Sequence[str] | None = None) -> None:
     command = shlex.join(["minibert", "evaluate", *words])
     given = flags.parse(EvaluateOptions, "evaluate", words)
     options = flags.make(EvaluateOptions, given)
-    threshold = given.get("null_score_diff_threshold")  # None: the model's own, or the official scorer's
-    check(options, threshold)
+    check(options)
     if options.score is not None:
         check_outputs(options)
-        score_file(options, OFFICIAL_THRESHOLD if threshold is None else threshold, command)
+        score_file(options, command)
     else:
         folder = find_folder(str(options.ckpt), options.revision)
         options = flags.make(EvaluateOptions, settings_of_run(folder) | given)
         check_outputs(options)
-        score_model(folder, options, threshold, command)
+        score_model(folder, options, command)
 
 
-def check(options: EvaluateOptions, threshold: float | None) -> None:
+def check(options: EvaluateOptions) -> None:
     """BadInput for flags that do not go together."""
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
@@ -118,7 +117,7 @@ def check(options: EvaluateOptions, threshold: float | None) -> None:
     if options.metric_language and options.is_analysed:
         what = "--rows, --report and --intervals follow the official rules; leave them out, or evaluate twice"
         raise BadInput("--metric_language", "", what)
-    if options.score and not options.null_odds and threshold is not None:
+    if options.score and not options.null_odds and options.null_score_diff_threshold is not None:
         what = "compares null odds; with --score, name them with --null_odds"
         raise BadInput("--null_score_diff_threshold", "", what)
 
@@ -146,8 +145,10 @@ def check_outputs(options: EvaluateOptions) -> None:
         check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
-def score_file(options: EvaluateOptions, threshold: float, command: str) -> None:
+def score_file(options: EvaluateOptions, command: str) -> None:
     """Score a file of predictions."""
+    given = options.null_score_diff_threshold
+    threshold = OFFICIAL_THRESHOLD if given is None else given
     file, data = Path(str(options.score)), Path(str(options.data))
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True)
@@ -163,8 +164,8 @@ def score_file(options: EvaluateOptions, threshold: float, command: str) -> None
     finish(options, examples, evaluation, source)
 
 
-def score_model(folder: Path, options: EvaluateOptions, threshold: float | None, command: str) -> None:
-    """Answer the questions with a model, and score the answers. threshold: None is the model's own."""
+def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
+    """Answer the questions with a model, and score the answers."""
     from minibert.evaluation.calibration import evaluation_trust
     from minibert.evaluation.evaluate import evaluate
     from minibert.support import ranks
@@ -185,7 +186,7 @@ def score_model(folder: Path, options: EvaluateOptions, threshold: float | None,
         if options.is_analysed and not has_golds(examples):
             raise BadInput(data, "", "has no answers: there is nothing to analyse")
         chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
-        chosen |= {"null_score_diff_threshold": threshold, "metric_language": options.metric_language}
+        chosen["metric_language"] = options.metric_language
         evaluation = evaluate(folder, examples, **chosen, keep_logits=options.is_analysed)
         if not ranks.is_main():
             return

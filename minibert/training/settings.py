@@ -32,6 +32,7 @@ OLDER = {
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
+NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
 REVISION = "branch, tag or commit of a model on the hub"
 
 
@@ -93,8 +94,8 @@ class AnswerSettings(Checked):
     version_2_with_negative: bool = option(
         False, "a question without answers is unanswerable, even where the file does not mark it is_impossible"
     )
-    null_score_diff_threshold: float = option(
-        0.0, 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
+    null_score_diff_threshold: float | None = option(
+        None, f"{NULL_THRESHOLD}; default: the calibrated model's own, else 0; with --score, 1.0"
     )
     eval_batch_size: int = option(EVAL_BATCH_SIZE, "windows in a batch of prediction", least=1, may_change=True)
 
@@ -160,6 +161,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     deterministic: bool = option(False, "bit-identical runs on one machine, on CUDA too (slower)")
     compile: bool = option(False, "compile the model first: takes a minute, pays off in long runs on CUDA")
+    null_score_diff_threshold: float = option(0.0, NULL_THRESHOLD)  # the model in training is not calibrated
 
     @property
     def files(self) -> tuple[str, ...]:

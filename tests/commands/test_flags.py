@@ -16,7 +16,8 @@ from minibert.commands.ask import AskOptions
 from minibert.commands.check import CheckOptions
 from minibert.commands.evaluate import EvaluateOptions
 from minibert.commands.windows import WindowsOptions
-from minibert.training.settings import Settings
+from minibert.evaluation.scorer import OFFICIAL_THRESHOLD
+from minibert.training.settings import NULL_THRESHOLD, Settings
 from tests.builders import ROOT
 
 OPTIONS = {"train": Settings, "evaluate": EvaluateOptions, "ask": AskOptions}
@@ -139,6 +140,19 @@ def test_the_help_explains_each_flag_and_its_default(command, monkeypatch, name)
         if isinstance(field.default, (int, float, str)) and not isinstance(field.default, bool):
             assert f"(default: {field.default})" in text[text.index(about) :]
     assert OPTIONS[name].__doc__.partition("\n")[0] in text
+
+
+def test_the_help_states_the_threshold_that_is_taken_without_the_flag(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    own = f"default: the calibrated model's own, else 0; with --score, {OFFICIAL_THRESHOLD}"
+    says = {
+        "train": f"{NULL_THRESHOLD} (default: 0.0)",
+        "evaluate": f"{NULL_THRESHOLD}; {own}",
+        "calibrate": "store this threshold; without it, the best is fitted",
+    }
+    for name, expected in says.items():
+        text = " ".join(command(name, "--help").out.split())
+        assert f" --null_score_diff_threshold X {expected} --" in text
 
 
 def test_the_help_begins_with_the_model_and_the_commands_own_flags(command):
