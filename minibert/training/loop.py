@@ -8,6 +8,7 @@ import math
 import shlex
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,11 @@ class Training:
         self.began = time.perf_counter() - self.position.seconds
         has_board = self.settings.tensorboard and ranks.is_main()
         self.board = open_board(self.run, self.position.step) if has_board else None
-        with StopSignals() as signals, Progress("train", self.total_steps, self.position.step, "step") as progress:
+        with (
+            StopSignals() as signals,
+            Progress("train", self.total_steps, self.position.step, "step") as progress,
+            self.board or nullcontext(),  # its end closes the board
+        ):
             if self.is_evaluation_due and not self.scores:
                 self.evaluate(signals)
             self.model.train()
@@ -114,8 +119,6 @@ class Training:
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
                 self.line_began += time.perf_counter() - paused
-        if self.board:
-            self.board.close()
         return self.summary() | self.scores
 
     @property

@@ -1,5 +1,6 @@
 """The loop against an independent one, and what it promises about resuming, divergence and float16."""
 
+import contextlib
 import json
 import math
 import os
@@ -244,6 +245,37 @@ def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
     for file in ("checkpoint-8/model.safetensors", "checkpoint-8/optimizer.safetensors"):
         assert (resumed.run / file).read_bytes() == (whole.run / file).read_bytes()
     assert log_of(resumed.run) == log_of(whole.run)
+
+
+class Board(contextlib.AbstractContextManager):
+    """TensorBoard's writer, as far as the loop uses it; the package need not be there."""
+
+    def __init__(self):
+        self.values, self.is_closed = [], False
+
+    def add_scalar(self, name, value, step):
+        assert not self.is_closed
+        self.values.append((name, step))
+
+    def __exit__(self, *error):
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("end", [None, Stopped(signal.SIGTERM), FloatingPointError("step 2: diverged")], ids=repr)
+def test_the_board_is_closed_however_the_run_ends(make, monkeypatch, end):
+    monkeypatch.setattr(loop, "open_board", lambda run, step: board)
+    board, training = Board(), make(max_steps=2, tensorboard=True)
+    take_step = training.step
+
+    def ending():
+        take_step()
+        if end:
+            raise end
+
+    training.step = ending  # type: ignore[method-assign]
+    with pytest.raises(type(end)) if end else contextlib.nullcontext():
+        training.train()
+    assert board.is_closed and (end or ("loss", 2) in board.values)
 
 
 def test_a_largest_gradient_norm_of_0_clips_nothing(make):
