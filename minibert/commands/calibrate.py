@@ -71,7 +71,7 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
     if sha256 in training_data(folder):
         tell(f"warning: {data} is what the model was trained on: its confidence will be too high")
     if len(examples) < FEW:
-        tell(f"warning: {len(examples)} questions are few: the fit is rough below {FEW}")
+        tell(f"warning: few questions ({len(examples)}): the fit is rough below {FEW}")
     evaluation = evaluate(folder, examples, **values_of(options, WindowSettings, AnswerSettings, MachineSettings))
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     threshold, is_v2 = options.null_score_diff_threshold, evaluation.is_version_2

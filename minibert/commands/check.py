@@ -18,7 +18,7 @@ from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
-from minibert.support.streams import tell
+from minibert.support.streams import counted, tell
 from minibert.support.writing import check_target, write_together
 from minibert.text.convert import convert
 from minibert.text.records import Example
@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> None:
     else:
         print_report(report, options)
     if faults := faults + report.get("eval_data", {}).get("faults", []):
-        raise BadInput(options.data, "", f"{len(faults)} faults, listed above")
+        raise BadInput(options.data, "", f"{counted(len(faults), 'fault')}, listed above")
 
 
 def check_output(options: CheckOptions) -> None:
@@ -137,12 +137,12 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
 def print_report(report: dict[str, Any], options: CheckOptions) -> None:
     """The report for people, on stdout."""
     for part in filter(None, (report, report.get("eval_data"))):
-        print(f"{escape(part['data'])}: {part['format']}, {len(part['faults'])} faults")
+        print(f"{escape(part['data'])}: {part['format']}, {counted(len(part['faults']), 'fault')}")
         print_faults(part["faults"])
         for what, count in part["taken"].items():
             print(f"{what}: {count}")
         if "faults_left" in part:
-            changes = f"{len(report['changes'])} changes, listed in {escape(str(options.fix))}.changes.txt"
+            changes = f"{counted(len(report['changes']), 'change')}, listed in {escape(str(options.fix))}.changes.txt"
             print(f"{escape(str(options.fix))}: {changes}; left to mend by hand: {len(part['faults_left'])}")
             print_faults(part["faults_left"])
         for name, value in part.items():

@@ -21,7 +21,7 @@ from minibert.evaluation.rows import Row, make_rows
 from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
-from minibert.support.streams import json_line, printable
+from minibert.support.streams import counted, json_line, printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.training.settings import MachineSettings, option
@@ -99,7 +99,7 @@ def slice_differences(first: Sequence[Row], second: Sequence[Row], whole: float)
 def print_result(options: CompareOptions, first: Sequence[Row], second: Sequence[Row], result: dict[str, Any]) -> None:
     """The comparison as a table for a person."""
     names = [printable(str(name), kept="") for name in (*options.systems, options.data)]
-    print(f"A  {names[0]}\nB  {names[1]}\n{result['total']} questions of {names[2]}\n")
+    print(f"A  {names[0]}\nB  {names[1]}\n{counted(result['total'], 'question')} of {names[2]}\n")
     print(f"{'':12}{'A':>8}{'B':>8}{'A - B':>8}   95 % interval         p")
     for name, title in METRICS.items():
         values = result[name]
@@ -113,7 +113,7 @@ def print_result(options: CompareOptions, first: Sequence[Row], second: Sequence
         print(f"  {what:34}{part['questions']:>7}{part['difference']:+8.2f}   {low:+.2f} to {high:+.2f}")
     by_id = {a.id: (a, b) for a, b in zip(first, second)}
     for title, key in (("A is right and B is not", "won"), ("B is right and A is not", "lost")):
-        print(f"\n{title}: {len(result[key])} questions")
+        print(f"\n{title}: {counted(len(result[key]), 'question')}")
         for name in result[key][: options.show]:
             a, b = by_id[name]
             gold = a.gold if key == "won" else b.gold

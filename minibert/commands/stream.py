@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 
 from minibert.support.errors import BadInput
 from minibert.support.files import finite, refuse
-from minibert.support.streams import json_line
+from minibert.support.streams import counted, json_line
 from minibert.support.writing import replacing
 from minibert.text.records import text_fault
 
@@ -40,7 +40,7 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
                     sink.write(json_line({"id": record["id"]} | row) + "\n")
             sink.flush()
     if bad:
-        raise BadInput(source_name, f"{bad} lines", "could not be answered; their output lines say why")
+        raise BadInput(source_name, counted(bad, "line"), "could not be answered; the output says why")
 
 
 def open_text(file: str, mode: Literal["r", "w"]) -> AbstractContextManager[TextIO]:

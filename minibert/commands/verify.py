@@ -17,7 +17,7 @@ from minibert.support.errors import BadInput
 from minibert.support.hashes import MANIFEST, MINILM_FILES, Known, known_files, mismatch
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, find_cached, inside_run, model_homes
 from minibert.support.run_files import read_pointer
-from minibert.support.streams import printable
+from minibert.support.streams import counted, printable
 from minibert.training.settings import NAME_OR_DIR, REVISION, option
 
 
@@ -43,7 +43,8 @@ def main(words: Sequence[str] | None = None) -> None:
             print(printable(f"  {verdict:<8} {name}  {remark}", kept=""))
     bad, total = counts["DAMAGED"] + counts["MISSING"], sum(counts.values())
     print(
-        f"{total} files: {counts['ok']} as they must be, {bad} damaged or missing, {counts['unknown']} of unknown hash"
+        f"{counted(total, 'file')}: {counts['ok']} as expected, {bad} damaged or missing, "
+        f"{counts['unknown']} of unknown hash"
     )
     if bad or not counts["ok"]:
         sys.exit(1)

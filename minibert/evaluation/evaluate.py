@@ -23,6 +23,7 @@ from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
+from minibert.support.streams import counted
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer
@@ -105,7 +106,7 @@ def evaluate_windows(
     searched = search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
     predictions = {example.id: prediction for example, prediction in zip(examples, searched)}
     if len(predictions) < len(examples):
-        raise BadInput("data", "id", f"{len(examples)} questions have only {len(predictions)} different ids")
+        raise BadInput("data", "id", f"{len(examples)} questions have only {counted(len(predictions), 'different id')}")
     texts = {name: one.best(is_v2, null_score_diff_threshold).text for name, one in predictions.items()}
     scores: dict[str, float] = {}
     if has_golds(examples):

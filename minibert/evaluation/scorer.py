@@ -19,6 +19,7 @@ import numpy as np
 from minibert.evaluation import languages
 from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
+from minibert.support.streams import counted
 from minibert.text.records import Example
 from minibert.text.squad import is_version_2
 
@@ -118,13 +119,15 @@ def score_version_1(
     Raises BadInput for a question without answers.
     """
     if unanswered := [example.id for example in examples if not example.answers]:
-        what = f"{len(unanswered)} questions have no answers and no is_impossible; use --version_2_with_negative"
+        found = f"no answers and no is_impossible in {counted(len(unanswered), 'question')}"
+        what = f"{found}; use --version_2_with_negative"
         raise BadInput("data", unanswered[0], what)
     answered = [example for example in examples if example.id in predictions]
     if missing := len(examples) - len(answered):
         surplus = len(predictions) - len(answered)
-        others = f"; {surplus} predictions are for questions that are not in the data" if surplus else ""
-        print(f"{missing} of {len(examples)} questions have no prediction and score 0{others}", file=sys.stderr)
+        others = f"; {counted(surplus, 'prediction')} for questions that are not in the data" if surplus else ""
+        total = counted(len(examples), "question")
+        print(f"{missing} of {total} without a prediction: score 0{others}", file=sys.stderr)
     rows = [score_question(example, predictions[example.id], False, metric_language)[:2] for example in answered]
     return mean_scores(rows + missing * [(0.0, 0.0)], ("exact_match", "f1", "total"))
 
@@ -146,7 +149,7 @@ def score_version_2(
     """
     check_complete(examples, predictions, "prediction")
     if surplus := len(predictions) - len({example.id for example in examples}):
-        print(f"{surplus} predictions are for questions that are not in the data", file=sys.stderr)
+        print(f"{counted(surplus, 'prediction')} for questions that are not in the data", file=sys.stderr)
     if null_odds is not None:
         check_complete(examples, null_odds, "null odds")
     rows = []

@@ -66,6 +66,11 @@ def printable(text: str, kept: str = KEPT) -> str:
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 fault", "2 faults"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def json_line(value: object) -> str:
     """A value as one line of JSON, in which only printable characters are not escaped: a terminal obeys others."""
     text = json.dumps(value, ensure_ascii=False)

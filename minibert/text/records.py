@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from minibert.support.streams import counted
 from minibert.text.offsets import Search, short
 
 MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
@@ -111,7 +112,9 @@ def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
         return [columns]
     starts = starts if isinstance(starts, list) else [None] * len(texts)
     if len(starts) != len(texts):
-        raise ValueError(f"answers has {len(texts)} texts and {len(starts)} values of answer_start")
+        raise ValueError(
+            f"answers has {counted(len(texts), 'text')} and {counted(len(starts), 'value')} of answer_start"
+        )
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
-from minibert.support.streams import printable, tell
+from minibert.support.streams import counted, printable, tell
 from minibert.text.formats import format_of_file, format_of_json, refuse_format
 from minibert.text.offsets import Search, short
 from minibert.text.records import Example, text_fault, to_example
@@ -53,7 +53,7 @@ def read_squad(
         if taken and os.environ.get("RANK", "0") == "0":
             tell(f"warning: {file}: " + "; ".join(f"{what}: {count}" for what, count in taken.items()))
         if bad and skip_bad_records:
-            tell(f"{file}: dropped {len(bad)} bad records, the first at {bad[0].where}, {bad[0].what}")
+            tell(f"{file}: dropped {counted(len(bad), 'bad record')}, the first at {bad[0].where}, {bad[0].what}")
         else:
             faults += bad
         if not good and not faults:

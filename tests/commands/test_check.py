@@ -108,6 +108,15 @@ def test_an_infinite_number_in_a_table_is_a_fault_with_its_place_and_not_written
     json.loads(out.read_text("utf-8"), parse_constant=lambda word: pytest.fail(word))
 
 
+def test_one_fault_and_one_change_are_counted_in_the_singular(command, tmp_path):
+    data = tmp_path / "data.json"
+    record = {"id": "q", "question": "Was?"} | answer("1788", 20)
+    data.write_text(json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": [record]}]}]}), "utf-8")
+    done = command("check", "--data", data)
+    assert done.err == f"error: {data}: 1 fault, listed above\n" and ": SQuAD, 1 fault\n" in done.out
+    assert ": 1 change, listed in " in command("check", "--data", data, "--fix", tmp_path / "out.json").out
+
+
 def test_a_table_without_answers_is_named_as_a_test_set(command, tmp_path):
     data = tmp_path / "rows\x9b.csv"
     data.write_text("question,context,solution\nwhat ?,iron of basel,iron\n", "utf-8")

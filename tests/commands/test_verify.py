@@ -135,7 +135,7 @@ def test_verify_lists_every_file_of_every_checkpoint(command, run_folder):
     listed = len(json.loads((run_folder / "checkpoint-2" / "manifest.json").read_text()))
     assert sum(line.startswith("  ok       ") for line in lines) == 3 * listed
     assert "  unknown  eval_results.json  not listed" in lines
-    assert lines[-1] == f"{3 * listed + 4} files: {3 * listed} as they must be, 0 damaged or missing, 4 of unknown hash"
+    assert lines[-1] == f"{3 * listed + 4} files: {3 * listed} as expected, 0 damaged or missing, 4 of unknown hash"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
@@ -162,7 +162,7 @@ def test_verify_of_the_default_model_compares_with_the_pinned_hashes(command, mi
 
 def test_verify_says_where_nothing_is_known_and_downloads_nothing(command, tiny_folder):
     done = command("verify", tiny_folder)
-    assert done.code == 1 and "  unknown  config.json  no hash known" in done.out and " 0 as they must be" in done.out
+    assert done.code == 1 and "  unknown  config.json  no hash known" in done.out and " 0 as expected" in done.out
     command("verify", "someone/unknown").assert_refused("not in the hub's cache")
     command("verify", "no/such/folder").assert_refused("no such folder")
     command("verify", __file__).assert_refused("expected a folder, found a file")

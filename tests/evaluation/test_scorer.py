@@ -103,8 +103,10 @@ def test_v1_a_missing_prediction_scores_0_and_is_counted_on_stderr(capsys):
     output = capsys.readouterr()
     assert output.err.startswith("2 of 3 ") and output.err.count("\n") == 1
     assert output.out == ""
+    score(examples, {"q2": "clock", "Q3": "clock"})
+    assert capsys.readouterr().err.endswith("score 0; 1 prediction for questions that are not in the data\n")
     score(examples, {"Q2": "clock", "Q3": "clock"})
-    assert capsys.readouterr().err.endswith("score 0; 2 predictions are for questions that are not in the data\n")
+    assert capsys.readouterr().err.endswith("score 0; 2 predictions for questions that are not in the data\n")
 
 
 def test_v2_has_the_official_keys_in_their_order():

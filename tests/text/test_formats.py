@@ -225,7 +225,7 @@ def test_an_empty_list_in_a_table_marks_nothing_in_a_test_set_and_no_answer_besi
     ("content", "says"),
     [
         (table(FIRST), "no answers"),  # an empty cell is a missing answer and no mark
-        ([HF[0] | {"answers": ["1871", "in 1871"], "answer_start": [39]}], "2 texts and 1 values of answer_start"),
+        ([HF[0] | {"answers": ["1871", "in 1871"], "answer_start": [39]}], "2 texts and 1 value of answer_start"),
     ],
 )
 def test_what_is_missing_in_a_row_is_a_fault(tmp_path, content, says):

@@ -218,7 +218,7 @@ REFUSED = [
     (squad(IMPOSSIBLE | {"is_impossible": False}, OTHER), PLACE, "no answers"),
     (squad(question(is_impossible=True)), PLACE, "is_impossible is true"),
     *rows(changed("is_impossible"), ("maybe", 2, "", []), message="false, found {}"),
-    (squad(question(answers={"text": ["x"], "answer_start": [0, 1]})), PLACE, "1 texts and 2 values"),
+    (squad(question(answers={"text": ["x"], "answer_start": [0, 1]})), PLACE, "1 text and 2 values"),
     *rows(changed("answers"), ("1871", 7), PLACE, "answers must be a list, found {}"),
     *rows(lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be .* found {}"),
     *rows(lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
