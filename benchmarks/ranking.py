@@ -10,14 +10,17 @@ asks the pipeline of transformers 4.57 about each document and ranks by its scor
 import argparse
 import json
 import random
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 
 from minibert.answers.inputs import pair
-from minibert.answers.pipeline import QuestionAnswering, pipeline
+from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import Prediction
 from minibert.evaluation.scorer import exact_match
+from minibert.text.records import Example
 from minibert.text.squad import read_squad
 
 OTHERS = 9  # paragraphs beside the own one
@@ -43,42 +46,39 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--peer", action="store_true", help="the pipeline of transformers 4.57 too")
     options = parser.parse_args()
-    reader, examples = pipeline(model=options.model), read_squad(options.data)
+    reader, examples = pipeline(model=options.model, dtype="auto"), read_squad(options.data)
     theirs = load_peer(options.model) if options.peer else None
-    paragraphs = list(dict.fromkeys((example.title, example.context) for example in examples))
     drawn = random.Random(0)
-    names = [*CANDIDATES, *[PEER] * options.peer]
-    counts = {place: {name: np.zeros(2) for name in names} for place in ("same article", "other articles")}
     chosen = drawn.sample(examples, min(options.questions, len(examples)))
-    for example in chosen:
-        for place, count in counts.items():
-            others = [
-                context
-                for title, context in paragraphs
-                if context != example.context and (title == example.title) == (place == "same article")
-            ]
-            contexts = [example.context, *drawn.sample(others, min(OTHERS, len(others)))]
-            for name, (values, texts) in ask_over(contexts, example.question, reader, theirs).items():
+    for place in ("same article", "other articles"):
+        groups = [draw_contexts(example, examples, place == "same article", drawn) for example in chosen]
+        asked = [one for example, contexts in zip(chosen, groups) for one in pair(example.question, contexts)]
+        predictions = iter(reader.predictions(asked, {}, is_shown=True))
+        counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+        for example, contexts in zip(chosen, groups):
+            own = list(islice(predictions, len(contexts)))
+            texts = [one.best().text for one in own]
+            ranked = {name: ([value(one) for one in own], texts) for name, value in CANDIDATES.items()}
+            if theirs:
+                found = [theirs(question=example.question, context=context) for context in contexts]
+                ranked[PEER] = [one["score"] for one in found], [one["answer"] for one in found]
+            for name, (values, answers) in ranked.items():
                 first = int(np.argmax(values))
-                is_match = max(exact_match(texts[first], gold.text) for gold in example.answers)
-                count[name] += first == 0, is_match
-    for place, count in counts.items():
-        for name, sums in count.items():
+                is_match = max(exact_match(answers[first], gold.text) for gold in example.answers)
+                counts[name] += first == 0, is_match
+        for name, sums in counts.items():
             right, matches = (100 * sums / len(chosen)).round(1).tolist()
             print(json.dumps({"documents": place, "ranked by": name, "own paragraph": right, "exact_match": matches}))
 
 
-def ask_over(
-    contexts: list[str], question: str, reader: QuestionAnswering, theirs: Callable[..., dict] | None
-) -> dict[str, tuple[list[float], list[str]]]:
-    """For each candidate, the values of the contexts' best answers and their texts. theirs: the peer, or None."""
-    predictions = reader.predictions(pair(question, contexts), {})
-    texts = [one.best().text for one in predictions]
-    ranked = {name: ([value(one) for one in predictions], texts) for name, value in CANDIDATES.items()}
-    if theirs:
-        found = [theirs(question=question, context=context) for context in contexts]
-        ranked[PEER] = [one["score"] for one in found], [one["answer"] for one in found]
-    return ranked
+def draw_contexts(example: Example, examples: list[Example], is_same_article: bool, drawn: random.Random) -> list[str]:
+    """The question's own paragraph, then others of its article, or of other articles."""
+    paragraphs = dict.fromkeys(
+        one.context
+        for one in examples
+        if one.context != example.context and (one.title == example.title) == is_same_article
+    )
+    return [example.context, *drawn.sample(list(paragraphs), min(OTHERS, len(paragraphs)))]
 
 
 if __name__ == "__main__":
