@@ -21,6 +21,9 @@ from minibert.text.records import Example
 
 BINS = 15
 COVERAGES = (0.5, 0.8)
+FITTED = (
+    5  # answers of a question that are fitted on: fitted on the best alone, the others' confidence would be too high
+)
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[tuple[int, float, float]]:
@@ -89,13 +92,13 @@ def fit_answering(
 ) -> Answering:
     """Fit the confidence and, for v2.0, the null threshold with the best F1, unless one is given.
 
-    The best answer of each question is fitted on, whether or not the threshold would replace it. Raises BadInput if all
-    answers are right or all are wrong: nothing then tells them apart.
+    The first FITTED answers of each question are fitted on, whether or not the threshold would replace them. Raises
+    BadInput if all are right or all are wrong: nothing then tells them apart.
     """
     ordered = [predictions[example.id] for example in examples]
-    asked = [(example, one) for example, one in zip(examples, ordered) if len(one.scores)]
-    rows = np.array([features(one)[0] for _, one in asked]).reshape(-1, len(FEATURES))
-    right = np.array([score_question(example, one.answer(0).text, True)[0] for example, one in asked])
+    rows = np.concatenate([features(one)[:FITTED] for one in ordered])
+    fitted = [(example, answer.text) for example, one in zip(examples, ordered) for answer in one.answers[:FITTED]]
+    right = np.array([score_question(example, text, True)[0] for example, text in fitted])
     if len(set(right.tolist())) < 2:
         found = f"{int(right.sum())} of {len(right)}"
         raise BadInput("--data", "", f"expected both right and wrong answers to fit on, found {found} right")

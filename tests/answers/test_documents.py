@@ -45,7 +45,7 @@ def test_the_document_that_doubts_most_gives_the_empty_answer():
 
 
 def test_an_answer_below_the_least_confidence_is_left_out():
-    fitted = Answering(confidence={"bias": 0.0, "log_score": 0.0, "log_length": 1.0})
+    fitted = Answering(confidence={"bias": 0.0, "log_score": 0.0, "score": 0.0, "log_length": 1.0})
     one = prediction((0, 1, 9.0), (2, 6, 8.0), null=0.0)
     kept = find_answers([one], fitted, 5, least_confidence=0.6)
     assert [(each.answer.text, each.confidence) for each in kept] == [("cdef", pytest.approx(0.8))]

@@ -182,7 +182,7 @@ def test_no_answer_is_said_in_words_and_as_an_empty_answer(ask):
 def test_a_calibrated_model_gives_confidences_and_its_threshold(command, tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     answering = {"format": 1, "null_score_diff_threshold": 1000.0, "no_answer": None, "fitted_on": {}}
-    answering["confidence"] = {"bias": 0.4, "log_score": 0.0, "log_length": 0.0}
+    answering["confidence"] = {"bias": 0.4, "log_score": 0.0, "score": 0.0, "log_length": 0.0}
     (folder / "answering.json").write_text(json.dumps(answering))
     words = ["ask", "--ckpt", folder, *ONE, *SIZES]
     assert "(confidence 0.60, score " in command(*words).out

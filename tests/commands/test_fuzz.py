@@ -209,7 +209,9 @@ def read_best(world) -> None:
     assert (run / "best").read_text("utf-8").strip() == "checkpoint-2"
 
 
-CALIBRATED = Answering(-1.25, {"bias": 2.1, "log_score": 0.9, "log_length": -0.7}, {"bias": -0.2, "null_odds": 0.7})
+CALIBRATED = Answering(
+    -1.25, {"bias": 2.1, "log_score": 0.9, "score": 1.1, "log_length": -0.7}, {"bias": -0.2, "null_odds": 0.7}
+)
 SPANS = SimpleNamespace(characters=np.array([[0, 3], [1, 9]]), scores=np.array([0.5, 0.0]), null_odds=1e9)
 
 

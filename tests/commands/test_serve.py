@@ -47,7 +47,7 @@ def test_it_answers_as_the_pipeline_does(server):
 
 
 def test_a_calibrated_model_answers_with_confidence_and_by_its_threshold(server, monkeypatch):
-    fitted = Answering(-1000.0, confidence={"bias": 0.4, "log_score": 0.0, "log_length": 0.0})
+    fitted = Answering(-1000.0, confidence={"bias": 0.4, "log_score": 0.0, "score": 0.0, "log_length": 0.0})
     monkeypatch.setattr(server.reader, "answering", fitted)
     assert [answer["answer"] for answer in ask(server, "when was it made ?")[1]["answers"]] == [""]
     monkeypatch.setattr(server.reader, "answering", replace(fitted, null_score_diff_threshold=1000.0))
