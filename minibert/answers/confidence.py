@@ -13,6 +13,7 @@ an answer is right. `minibert calibrate` fits a logistic regression on questions
 Next: `predict.py`.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,14 @@ def read_answering(folder: str | os.PathLike) -> Answering:
     return Answering(
         threshold, saved.get("confidence"), saved.get("no_answer"), fitted_on if isinstance(fitted_on, dict) else {}
     )
+
+
+def is_answering(file: Path) -> bool:
+    """Whether a file is a calibration, of this version or another, and not something else of the same name."""
+    with contextlib.suppress(BadInput):
+        saved = read_json(file)
+        return isinstance(saved, dict) and "format" in saved and "confidence" in saved
+    return False
 
 
 def is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minibert.answers.confidence import ANSWERING_FILE, write_answering
+from minibert.answers.confidence import ANSWERING_FILE, is_answering, write_answering
 from minibert.commands import flags
 from minibert.commands.notes import settings_of_run, training_data
 from minibert.evaluation.calibration import evaluation_trust, fit_answering
@@ -61,8 +61,13 @@ def main(words: Sequence[str] | None = None) -> None:
 def calibrate(folder: Path, options: CalibrateOptions) -> None:
     """Answer the questions, fit, write `answering.json` and print it. A given threshold is kept as it is."""
     from minibert.evaluation.evaluate import evaluate
+    from minibert.model.weights import load_model
+    from minibert.text.tokenizer import load_tokenizer
 
-    check_target(folder / ANSWERING_FILE, lambda: True)  # a file that is not ours ends `evaluate`
+    file = folder / ANSWERING_FILE
+    if file.is_file() and not is_answering(file):
+        raise BadInput(file, "", "is not a calibration; move it away")
+    check_target(file, lambda: True)
     data = Path(str(options.data))
     examples = read_squad(data, version_2_with_negative=options.version_2_with_negative)[: options.max_questions]
     if not has_golds(examples):
@@ -72,12 +77,14 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
         tell(f"warning: {data} is what the model was trained on: its confidence will be too high")
     if len(examples) < FEW:
         tell(f"warning: few questions ({len(examples)}): the fit is rough below {FEW}")
-    evaluation = evaluate(folder, examples, **values_of(options, WindowSettings, AnswerSettings, MachineSettings))
+    chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
+    # Loaded here, without the former calibration: it may be that of another version, whose features are no more.
+    evaluation = evaluate(load_model(folder), examples, tokenizer=load_tokenizer(folder), **chosen)
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     threshold, is_v2 = options.null_score_diff_threshold, evaluation.is_version_2
     answering = fit_answering(examples, evaluation.predictions, is_v2, fitted_on, threshold)
     write_answering(folder, answering)
-    tell(f"wrote {folder / ANSWERING_FILE}, which ask, serve and evaluate read; remove it to undo the calibration")
+    tell(f"wrote {file}, which ask, serve and evaluate read; remove it to undo the calibration")
     cut = answering.null_score_diff_threshold or 0.0
     texts = {name: one.best(is_v2, cut).text for name, one in evaluation.predictions.items()}
     fitted = dataclasses.replace(evaluation, texts=texts, answering=answering)

@@ -92,3 +92,15 @@ def test_data_that_nothing_can_be_fitted_on(command, checkpoint, data):
 def test_a_damaged_answering_file_is_one_line(command, checkpoint, data):
     (checkpoint / "answering.json").write_text('{"format": 1, "confidence": {"bias": "high"}}', "utf-8")
     command("evaluate", "--ckpt", checkpoint, "--data", data, *WORDS).assert_refused("answering.json: confidence: ")
+
+
+def test_a_calibration_of_another_version_is_replaced_and_another_file_is_not(command, checkpoint, data):
+    """ "Calibrate again" is what the message about such a file advises."""
+    file = checkpoint / "answering.json"
+    words = ["--ckpt", checkpoint, "--data", data, *WORDS]
+    file.write_text('{"format": 1, "confidence": {"bias": 0.5, "margin": 1.5}}', "utf-8")
+    command("evaluate", *words).assert_refused("calibrate again")
+    assert command("calibrate", *words).code == 0 and read_answering(checkpoint).confidence
+    file.write_text('{"answers": "of the user"}', "utf-8")
+    command("calibrate", *words).assert_refused("answering.json: is not a calibration")
+    assert file.read_text("utf-8") == '{"answers": "of the user"}'
