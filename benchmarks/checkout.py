@@ -22,6 +22,7 @@ FLAT = {  # today's module: the flat one with the names that `ours.py` takes fro
     "model.weights": "weights",
     "support.machine": "device",
     "text.batches": "batches",
+    "text.records": "squad",
     "text.squad": "squad",
     "text.tokenizer": "tokenizer",
     "text.windows": "windows",

@@ -20,6 +20,7 @@ from minibert.answers.inputs import pair
 from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import Prediction
 from minibert.evaluation.scorer import exact_match
+from minibert.support.hub import find_folder
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="the pipeline of transformers 4.57 too")
     options = parser.parse_args()
     reader, examples = pipeline(model=options.model, dtype="auto"), read_squad(options.data)
-    theirs = load_peer(options.model) if options.peer else None
+    theirs = load_peer(str(find_folder(options.model))) if options.peer else None
     drawn = random.Random(0)
     chosen = drawn.sample(examples, min(options.questions, len(examples)))
     for place in ("same article", "other articles"):
