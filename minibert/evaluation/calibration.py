@@ -21,9 +21,7 @@ from minibert.text.records import Example
 
 BINS = 15
 COVERAGES = (0.5, 0.8)
-FITTED = (
-    5  # answers of a question that are fitted on: fitted on the best alone, the others' confidence would be too high
-)
+FITTED = 5  # answers of a question that are fitted on; with the best alone, the others would seem too sure
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[tuple[int, float, float]]:
