@@ -111,6 +111,13 @@ def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str 
         raise BadInput(name, "vocab_size", what)
 
 
+def check_head(model: BertForQuestionAnswering, name: str | os.PathLike) -> None:
+    """BadInput if the span head is new: the answers would be random."""
+    if model.new_parameters:
+        what = f"the model has no trained span head; train it first: python train.py --data FILE --model {name}"
+        raise BadInput(name, model.new_parameters[0], what)
+
+
 def load_trained(
     model: str | os.PathLike | BertForQuestionAnswering,
     revision: str | None = None,
@@ -135,7 +142,5 @@ def load_trained(
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer, revision)
     check_pair(model, tokenizer, name)
-    if model.new_parameters:
-        what = f"the model has no trained span head; train it first: python train.py --data FILE --model {name}"
-        raise BadInput(name, model.new_parameters[0], what)
+    check_head(model, name)
     return model, tokenizer, answering

@@ -60,6 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def calibrate(folder: Path, options: CalibrateOptions) -> None:
     """Answer the questions, fit, write `answering.json` and print it. A given threshold is kept as it is."""
+    from minibert.answers.predict import check_head
     from minibert.evaluation.evaluate import evaluate
     from minibert.model.weights import load_model
     from minibert.text.tokenizer import load_tokenizer
@@ -79,7 +80,9 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
         tell(f"warning: few questions ({len(examples)}): the fit is rough below {FEW}")
     chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
     # Loaded here, without the former calibration: it may be that of another version, whose features are no more.
-    evaluation = evaluate(load_model(folder), examples, tokenizer=load_tokenizer(folder), **chosen)
+    model = load_model(folder)
+    check_head(model, folder)
+    evaluation = evaluate(model, examples, tokenizer=load_tokenizer(folder), **chosen)
     fitted_on = {"data": data.name, "sha256": sha256, "questions": len(examples)}
     threshold, is_v2 = options.null_score_diff_threshold, evaluation.is_version_2
     answering = fit_answering(examples, evaluation.predictions, is_v2, fitted_on, threshold)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from minibert.answers.confidence import read_answering
 from minibert.evaluation.evaluate import evaluate
@@ -104,3 +105,10 @@ def test_a_calibration_of_another_version_is_replaced_and_another_file_is_not(co
     file.write_text('{"answers": "of the user"}', "utf-8")
     command("calibrate", *words).assert_refused("answering.json: is not a calibration")
     assert file.read_text("utf-8") == '{"answers": "of the user"}'
+
+
+def test_a_model_without_a_trained_head_is_refused_by_its_name(command, tiny_folder, data, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "encoder")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in tensors.items() if "qa_outputs" not in k}, folder / "model.safetensors")
+    command("calibrate", "--ckpt", folder, "--data", data, *WORDS).assert_refused(f"--model {folder}")
