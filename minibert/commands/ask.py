@@ -28,7 +28,7 @@ from minibert.support.page import is_filled
 from minibert.support.streams import json_line, printable, tell
 from minibert.support.writing import check_target, write_atomically
 from minibert.text.records import text_fault
-from minibert.training.settings import CheckpointSettings, MachineSettings, WindowSettings, option
+from minibert.training.settings import DTYPES, PRECISION, CheckpointSettings, MachineSettings, WindowSettings, option
 
 LOW_CONFIDENCE = 0.5  # below it, an answer is more likely wrong than right
 SHOWN_AROUND = 60  # characters of the text on each side of an answer, on a terminal
@@ -60,11 +60,7 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
     output: str = option("-", 'where their answers go; "-" is stdout', metavar="FILE")
     overwrite: bool = option(False, "replace a file at --output or --explain that holds something else")
     batch_size: int = option(32, "questions of the stream answered at once", least=1)
-    dtype: str = option(
-        "float32",
-        "precision of the matrix products; auto: the fastest that the hardware has",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    dtype: str = option("float32", PRECISION, choices=DTYPES)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -7,5 +7,6 @@ Its files, in the order of their imports:
     weight_files  the tensors of a weight file that may be damaged or hostile
     weights       the table of published names: load, save, copy a model
     fast_cpu      optional kernels for the CPU, removable in one line
+    int8          optional 8-bit products, to answer faster on a CPU
     prepare       a finished model -> ready on its device, to train or to answer
 """

@@ -1,16 +1,16 @@
 """Optional kernels for the CPU: the results of `bert.py`, up to rounding and the random stream of dropout, but faster.
 
 In: a model of `bert.py` on a CPU. Out: the same model with some functions and modules replaced. `prepare.py` calls
-`use_fast_kernels` in one line; without that line everything works, but slower. What each technique buys:
+`use_fast_kernels`, and for answering `pack_weights`; without these lines everything works, but slower. What each buys:
 
     attention_on_cpu  Training: avoids a fused kernel that takes a slow path as soon as dropout is on.
     CheapDropout      Training: spends 16 random bits on an element instead of a whole draw of torch's generator.
                       With these two, training runs at 2.4 times the speed of a tuned `transformers` loop, and at 1.7
                       times where attention has no dropout (`python -m benchmarks --rows training`).
-    PackedLinear      Answering in bfloat16: rearranging the weights of one short window takes as long as the product.
-                      One question runs at 1.3 times the speed of `transformers` (`--rows latency`).
+    PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. In bfloat16,
+                      one question runs at 1.3 times the speed of `transformers` (`--rows latency`).
 
-Next: `prepare.py`.
+Next: `int8.py`.
 """
 
 import platform
@@ -28,7 +28,7 @@ SCORES_BYTES = 8 * 2**20  # of attention scores that training works on at once
 
 
 def use_fast_kernels(model: BertForQuestionAnswering) -> None:
-    """Replace attention and dropout; pack the weights too if they are bfloat16 and the processor multiplies that."""
+    """Replace attention and dropout."""
     for layer in layers_of(model):
         layer.attention.attend = attention_on_cpu
     for module in list(model.modules()):
@@ -36,10 +36,6 @@ def use_fast_kernels(model: BertForQuestionAnswering) -> None:
         if isinstance(dropout, nn.Dropout):
             module.dropout = CheapDropout(dropout.p)
     model.train(model.training)  # gives the new modules the model's mode
-    is_bfloat16 = next(model.encoder.parameters()).dtype is torch.bfloat16
-    # x86 only: on arm nobody has measured whether packing gains anything.
-    if is_bfloat16 and has_fast_bfloat16() and platform.machine().lower() in ("x86_64", "amd64"):
-        pack_weights(model)
 
 
 def layers_of(model: BertForQuestionAnswering) -> list[Layer]:
@@ -104,9 +100,14 @@ class PackedLinear(nn.Linear):
 def pack_weights(model: BertForQuestionAnswering) -> None:
     """Replace the linear maps of all layers by packed ones, the feed-forward's first one together with its GELU.
 
-    If one cannot be packed, or a probe gives another product, all stay as they are, and a warning says why.
+    All stay as they are if the processor has no fast product of their dtype or is not an x86 (on arm nobody has
+    measured whether packing gains anything), and, with a warning that says why, if one cannot be packed or a probe
+    gives another product.
     """
     layers = layers_of(model)
+    is_slow = layers[0].feed_forward.expand.weight.dtype is torch.bfloat16 and not has_fast_bfloat16()
+    if is_slow or platform.machine().lower() not in ("x86_64", "amd64"):
+        return
     try:
         replacements = [replacement for layer in layers for replacement in packed_modules(layer)]
         for _, _, module in replacements[: len(replacements) // len(layers)]:  # the first layer's

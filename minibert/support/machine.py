@@ -25,7 +25,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
 
 @dataclass(frozen=True)
 class Machine:
-    """The device to compute on, and the dtype of the matrix products there."""
+    """The device to compute on, and the dtype of the matrix products there; int8 only for answering, on a CPU."""
 
     device: torch.device
     dtype: torch.dtype
@@ -33,9 +33,9 @@ class Machine:
     def autocast(self, model: nn.Module) -> contextlib.AbstractContextManager:
         """A context in which matrix products run in `dtype`; weights, loss and optimizer stay in float32.
 
-        Does nothing if the weights already have this dtype.
+        Does nothing if the weights already have this dtype, or for int8, whose products are modules of their own.
         """
-        if next(model.parameters()).dtype is self.dtype:
+        if next(model.parameters()).dtype is self.dtype or self.dtype is torch.int8:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
@@ -64,8 +64,8 @@ def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: 
     device, dtype = str(device), str(dtype).removeprefix("torch.")
     if device not in ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
         raise BadInput("--device", device, "must be auto, cpu, cuda, or one of this machine's cuda:0, cuda:1, ..")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise BadInput("--dtype", dtype, "must be auto, float32, bfloat16 or float16")
+    if dtype not in ("auto", "float32", "bfloat16", "float16", "int8"):
+        raise BadInput("--dtype", dtype, "must be auto, float32, bfloat16, float16 or int8")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -75,6 +75,8 @@ def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: 
     chosen = torch.device(device)
     if dtype == "auto":
         dtype = best_dtype(chosen)
+    if dtype == "int8" and chosen.type != "cpu":
+        raise BadInput("--dtype", dtype, "is for answering on a CPU; use bfloat16 or float16")
     if dtype == "float16" and chosen.type == "cpu":
         raise BadInput("--dtype", dtype, "is very slow on a CPU; use bfloat16 or float32")
     return Machine(chosen, getattr(torch, dtype))

@@ -33,6 +33,9 @@ NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
+TRAINING_DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = (*TRAINING_DTYPES, "int8")  # to answer with
+PRECISION = "precision of the matrix products; auto: the fastest floating-point one that the hardware has"
 REVISION = "branch, tag or commit of a model on the hub"
 
 
@@ -105,11 +108,7 @@ class MachineSettings(Checked):
     """Where to compute, and in which precision."""
 
     device: str = option("auto", "auto: cuda, else cpu", choices=("auto", "cpu", "cuda"), may_change=True)
-    dtype: str = option(
-        "auto",
-        "precision of the matrix products; auto: the fastest that the hardware has",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    dtype: str = option("auto", PRECISION, choices=DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +161,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     deterministic: bool = option(False, "bit-identical runs on one machine, on CUDA too (slower)")
     compile: bool = option(False, "compile the model first: takes a minute, pays off in long runs on CUDA")
     null_score_diff_threshold: float = option(0.0, NULL_THRESHOLD)  # the model in training is not calibrated
+    dtype: str = option("auto", PRECISION, choices=TRAINING_DTYPES)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def test_the_version_decides_keys_and_empty_predictions(tiny_folder, examples, f
         ([ANSWERED, EMPTY], {}, "b: .*--version_2_with_negative"),
         ([ANSWERED, ANSWERED], {}, "2 questions .* 1 "),
         ([ANSWERED], {"max_seq_length": 71}, "max_seq_length: .*70"),
-        ([ANSWERED], {"dtype": "int8"}, "dtype"),
+        ([ANSWERED], {"dtype": "int4"}, "dtype"),
         ("missing.json", {}, "missing.json"),
     ],
 )

@@ -9,6 +9,7 @@ from torch import nn
 from minibert.model import fast_cpu
 from minibert.model.bert import attention_by_hand
 from minibert.model.fast_cpu import CheapDropout, PackedLinear, attention_on_cpu, pack_weights, use_fast_kernels
+from minibert.support.machine import has_fast_bfloat16
 from tests.builders import tiny_batch, tiny_model
 
 RATES = [0.1, 0.3, 0.5, 0.9, 1e-6]  # the last one rounds to "keep all" in steps of 2**-16
@@ -106,6 +107,8 @@ def test_every_dropout_is_replaced_and_keeps_its_rate_and_mode():
 
 
 def can_pack(dtype: torch.dtype) -> bool:
+    if dtype is torch.bfloat16 and not has_fast_bfloat16():
+        return False
     try:
         torch.ops.mkldnn._reorder_linear_weight(torch.ones(4, 4, dtype=dtype))
     except (RuntimeError, AttributeError):
@@ -161,6 +164,11 @@ def zeros(x, weight, bias, *rest):
     return x.new_zeros(*x.shape[:-1], len(bias))
 
 
+def plain_product(x, weight, bias, activation, *rest):
+    product = nn.functional.linear(x, weight, bias)
+    return nn.functional.gelu(product) if activation == "gelu" else product
+
+
 FAILURES = {
     "torch has no such operator": ("_reorder_linear_weight", no_operator, "no attribute"),
     "the processor cannot pack": ("_reorder_linear_weight", no_processor, "needs the cpu support avx512bw"),
@@ -190,10 +198,12 @@ def test_a_packing_that_fails_leaves_the_model_as_it_is_and_warns_once_with_the_
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize("architecture", ["x86_64", "AMD64", "aarch64"])  # AMD64: as Windows says it
-def test_bfloat16_weights_are_packed_on_fast_x86_processors(monkeypatch, dtype, is_fast, architecture):
-    packed: list[nn.Module] = []
-    monkeypatch.setattr(fast_cpu, "pack_weights", packed.append)
+def test_weights_are_packed_on_x86_processors_bfloat16_only_where_it_is_fast(monkeypatch, dtype, is_fast, architecture):
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda weight: weight)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", plain_product)
     monkeypatch.setattr(fast_cpu, "has_fast_bfloat16", lambda: is_fast)
     monkeypatch.setattr(fast_cpu.platform, "machine", lambda: architecture)
-    use_fast_kernels(tiny_model().to(dtype))
-    assert bool(packed) == (dtype is torch.bfloat16 and is_fast and architecture != "aarch64")
+    model = tiny_model().to(dtype)
+    pack_weights(model)
+    is_packed = any(isinstance(module, PackedLinear) for module in model.modules())
+    assert is_packed == (architecture != "aarch64" and (is_fast or dtype is torch.float32))

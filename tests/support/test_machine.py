@@ -95,6 +95,8 @@ def test_auto_is_the_cpu_or_the_gpu_of_this_rank(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     for device in ("auto", "cuda"):
         assert choose_machine(device, "float32") == Machine(torch.device("cuda:1"), torch.float32)
+    with pytest.raises(BadInput, match="for answering on a CPU"):
+        choose_machine("cuda:0", "int8")
     assert choose_machine("cuda:0", "float16") == Machine(torch.device("cuda:0"), torch.float16)
 
 
@@ -105,7 +107,7 @@ def test_auto_is_the_cpu_or_the_gpu_of_this_rank(monkeypatch):
         ("cuda:1", "float32", "--device", "must be auto, cpu, cuda"),
         ("gpu", "float32", "--device", "must be auto, cpu, cuda"),
         ("cpu", "float16", "--dtype", "very slow on a CPU; use bfloat16 or float32"),
-        ("cpu", "int8", "--dtype", "must be auto, float32, bfloat16 or float16"),
+        ("cpu", "float8", "--dtype", "must be auto, float32, bfloat16, float16 or int8"),
     ],
 )
 def test_what_the_machine_cannot_do_is_refused(monkeypatch, device, dtype, flag, what):

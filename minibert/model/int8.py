@@ -1,0 +1,80 @@
+"""Optional: answer on a CPU with linear maps that multiply 8-bit integers, two to three times as fast as float32.
+
+A processor multiplies four times as many 8-bit integers at once as float32 numbers, and reads a quarter of the memory.
+Each linear map of a layer becomes
+
+    weight, once    row j is s[j] times integers from -63 to 63, with s[j] = max |row j| / 63
+    input           at every call, an offset plus a step times integers from 0 to 255, between its least and its
+                    largest value: "dynamic" quantisation (the scheme of Jacob et al., 2017, without their training)
+    output          the integer products, summed exactly in 32 bits and multiplied by s[j] and the step: float32
+
+Why 63 and not 127: processors without VNNI instructions add two products in 16 bits before they widen the sum. With 63
+the sum is at most 2 * 255 * 63 = 32,130, below 2**15; with 127 it would overflow silently, and answers would depend on
+the processor. All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
+
+In: a model of `bert.py` in float32. Out: the same model with other linear maps in its layers; it cannot be trained.
+Next: `prepare.py`.
+"""
+
+import sys
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from minibert.model.bert import BertForQuestionAnswering, Layer
+
+LEVELS = 63  # the largest integer of a quantised weight
+
+
+class Int8Linear(nn.Module):
+    """A linear map with weights of 8 bits. Raises RuntimeError or AttributeError where torch has no such product."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        weight = linear.weight.detach()  # (out, in)
+        scales = (weight.abs().amax(dim=1) / LEVELS).clamp(min=torch.finfo(torch.float32).tiny)  # a row may be all 0
+        with warnings.catch_warnings():
+            # torch has announced that tensors of quantised dtypes will go, and has no other product that is as fast.
+            # Once they are gone, the AttributeError or RuntimeError here leads to float32 and a line that says so.
+            warnings.simplefilter("ignore")
+            quantized = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales)).long(), 0, torch.qint8)
+            self.packed = torch.ops.quantized.linear_prepack(quantized, linear.bias.detach())
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(.., in) -> (.., out), float32."""
+        return torch.ops.quantized.linear_dynamic(hidden_states, self.packed)
+
+
+def quantize(model: BertForQuestionAnswering) -> None:
+    """Replace the linear maps of all layers by int8 ones.
+
+    If torch has no int8 product for this processor, or a probe gives another product, all stay as they are, and a
+    warning says why.
+    """
+    maps = [
+        (parent, name, linear)
+        for layer in model.modules()
+        if isinstance(layer, Layer)
+        for parent in (layer.attention, layer.feed_forward)
+        for name, linear in parent.named_children()
+        if isinstance(linear, nn.Linear)
+    ]
+    try:
+        check_product(maps[0][2])
+        replacements = [Int8Linear(linear) for _, _, linear in maps]
+    except (RuntimeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        print(f"warning: answering in float32, not int8: {reason}", file=sys.stderr)
+        return
+    for (parent, name, _), replacement in zip(maps, replacements):
+        setattr(parent, name, replacement)
+
+
+def check_product(linear: nn.Linear) -> None:
+    """Compare an int8 product with the exact one; RuntimeError if they differ by more than rounding to 7 bits."""
+    probe = torch.linspace(-1, 1, 2 * linear.in_features).view(2, -1)
+    with torch.no_grad():
+        exact = linear(probe) - linear.bias
+        if not (Int8Linear(linear)(probe) - linear.bias - exact).norm() <= 0.05 * exact.norm():
+            raise RuntimeError("the int8 product differs from the exact one")
