@@ -97,16 +97,18 @@ def shares(what: str, kinds: dict[str, float]) -> Lines:
     return [[f"{what}: {kind}", "", f"{100 * seconds / whole:.0f} %", "", ""] for kind, seconds in kinds.items()]
 
 
+def new_process(words: list[str]) -> Result:
+    """Run Python with these words; also what it prints."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+    return {"amount": 1, "seconds": time.perf_counter() - began, "printed": done.stdout}
+
+
 def startup(data: str, model: str, rounds: int) -> Lines:
     """A new process: import, load model and tokenizer. torch's own import is the floor."""
-
-    def start(side: str) -> Result:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "benchmarks.startup", side, model], cwd=ROOT, check=True)
-        return {"amount": 1, "seconds": time.perf_counter() - began}
-
-    results = compare(lambda: start("ours"), lambda: start("theirs"), rounds)
-    torch_alone = 1 / statistics.median(start("torch")["seconds"] for _ in range(rounds))
+    ours, theirs, torch = (["-m", "benchmarks.startup", side, model] for side in ("ours", "theirs", "torch"))
+    results = compare(partial(new_process, ours), partial(new_process, theirs), rounds)
+    torch_alone = 1 / statistics.median(new_process(torch)["seconds"] for _ in range(rounds))
     return [
         ["import and load, per second", "D, T", *cells(*results, digits=2)],
         ["import torch alone, per second", "", f"{torch_alone:.2f}", "", ""],
