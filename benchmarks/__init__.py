@@ -1,9 +1,10 @@
-"""minibert beside `transformers`, and beside an earlier minibert, on one machine: `python -m benchmarks --data FILE`.
+"""minibert beside `transformers`, other engines and an earlier minibert: `python -m benchmarks --data FILE`.
 
 measure    run two sides in turn, each in a process of its own; rates, ratios, memory
 ours       minibert's side: one function for each kind of work
 peers      what minibert is compared with: plain loops over `transformers` models
 theirs     the peers' side: the same kinds of work
+engines    other engines that answer on a CPU, ONNX Runtime and OpenVINO, and minibert beside them
 startup    the start of a process
 breakdown  where minibert's time goes, by torch's profiler
 rows       the rows of the table, each a comparison of two sides

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from minibert.support.hub import DEFAULT_MODEL, find_folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure minibert against transformers.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure minibert beside others.")
     parser.add_argument("--data", required=True, metavar="FILE", help="SQuAD JSON with answers: dev-v1.1.json")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_DIR", help="a BERT model, trained or not")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="what to measure")
@@ -38,7 +39,8 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
     name = names[0].partition(":")[2].strip() if names else platform.processor()
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+    packages = ["torch", "transformers", *filter(find_spec, ("onnxruntime", "openvino", "nncf"))]
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return f"{name}, {torch.get_num_threads()} threads, {versions}"
 
 

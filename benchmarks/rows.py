@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.breakdown import PRODUCTS
+from benchmarks.engines import DTYPES, ENGINES, missing
 from benchmarks.measure import ROOT, Result, Side, cells, compare, matrix_peak, run_once, write_part
 from benchmarks.ours import BASE
+from minibert.answers.predict import load_trained
+from minibert.support.errors import BadInput
 from minibert.support.machine import choose_machine
 
 DTYPE = choose_machine("cpu", "auto").dtype
@@ -158,6 +161,62 @@ def stream(data: str, model: str, rounds: int, count: int = 100_000) -> Lines:
     return [[f"memory of ask.py --input, {lines} lines, MiB", "", *both, f"{lines / seconds:.0f} lines/s"]]
 
 
+def left_out(what: str, reason: object) -> list[str]:
+    return [what, "", "", "", f"left out: {reason}"]
+
+
+def choose_dtypes() -> tuple[list[str], Lines]:
+    """minibert's dtypes that this machine can compute in, and a line for each other one."""
+    dtypes, lines = [], []
+    for dtype in DTYPES:
+        try:
+            choose_machine("cpu", dtype)
+            dtypes.append(dtype)
+        except BadInput as error:
+            lines.append(left_out(f"minibert {dtype}", error))
+    return dtypes, lines
+
+
+def choose_engines(model: str) -> tuple[list[str], Lines]:
+    """The other engines that are installed, and a line for each that is not; none if the head of the model is new."""
+    try:
+        load_trained(model)
+    except BadInput as error:  # each side would draw another head
+        return [], [left_out("other engines", error)]
+    lacking = {engine: missing(engine) for engine in ENGINES}
+    lines = [left_out(engine, f"pip install {' '.join(names)}") for engine, names in lacking.items() if names]
+    return [engine for engine, names in lacking.items() if not names], lines
+
+
+def engines(data: str, model: str, rounds: int, questions: int = 600) -> Lines:
+    """minibert beside other engines at the same precision, or, without that, at the last that it has."""
+    (dtypes, without), (names, lines) = choose_dtypes(), choose_engines(model)
+    lines = without + lines
+    with tempfile.TemporaryDirectory() as folder:
+        shared = {"model": model, "folder": folder}
+        works = {  # what it is called, its data, the rounds
+            "latency": ("one question of 150 tokens, answers/s", data, 3 * rounds),
+            "batch": ("a batch of 16 windows, windows/s", data, 3 * rounds),
+            "evaluation": ("evaluation, questions/s", write_part(data, f"{folder}/part.json", questions), rounds),
+        }
+        if names:
+            run_once("engines", "export", data=data, engines=names, **shared)
+        for name in names:
+            dtype = ENGINES[name].dtype if ENGINES[name].dtype in dtypes else dtypes[-1]
+            sides = f"minibert {dtype}", name
+            found = [run_once("engines", "difference", engine=side, data=data, **shared) for side in sides]
+            what = f"logits up to {found[0]['largest']:.1f}, largest difference from minibert float32"
+            lines.append([f"{dtype}: {what}", name, *(f"{result['difference']:.1e}" for result in found), ""])
+            for work, (what, file, turns) in works.items():
+                ours, theirs = (Side("engines", work, engine=side, data=file, **shared) for side in sides)
+                with ours, theirs:
+                    results = compare(ours, theirs, turns)
+                lines.append([f"{dtype}: {what}", name, *cells(*results)])
+            scores = (f"{side[0]['exact_match']:.2f} / {side[0]['f1']:.2f}" for side in results)
+            lines.append([f"{dtype}: EM / F1 of {results[0][0]['amount']} questions", name, *scores, ""])
+    return lines
+
+
 ROWS = {
     "preprocessing": preprocessing,
     "training": training,
@@ -173,4 +232,5 @@ ROWS = {
     "memory": memory,
     "growth": growth,
     "stream": stream,
+    "engines": engines,
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
-from benchmarks import breakdown, ours, peers, pipeline_parity, rows, theirs
+from benchmarks import breakdown, engines, ours, peers, pipeline_parity, rows, theirs
 from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import search
 from minibert.evaluation.scorer import score
@@ -121,6 +121,63 @@ def test_answers_are_compared_with_those_of_the_removed_pipeline(folder, tmp_pat
         assert ("1 of 2 equal" in capsys.readouterr().out) == bool(code)
 
 
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory) -> str:
+    """The files of the engines that are installed."""
+    path = str(tmp_path_factory.mktemp("engines"))
+    installed = [name for name in engines.ENGINES if not engines.missing(name)]
+    if not installed:
+        pytest.skip("neither ONNX Runtime nor OpenVINO is installed")
+    engines.export(data=DATA, model=folder, folder=path, engines=installed)()
+    return path
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_another_engine_computes_what_minibert_computes(engine, folder, exported):
+    if names := engines.missing(engine):
+        pytest.skip(f"needs {names}")
+    result = engines.difference(data=DATA, model=folder, engine=engine, folder=exported)()
+    allowed = {"float32": 1e-3, "bfloat16": 0.1 * result["largest"], "int8": 0.2 * result["largest"]}
+    assert 0 < result["difference"] < allowed[engines.ENGINES[engine].dtype]
+
+
+def test_the_optimizer_of_onnx_runtime_fuses_every_layer(exported):
+    onnx = pytest.importorskip("onnx")
+    if engines.missing("ONNX Runtime int8"):
+        pytest.skip("needs onnxruntime")
+    for file, attention in (("fused.onnx", "Attention"), ("fused-int8.onnx", "QAttention")):
+        kinds = [node.op_type for node in onnx.load(f"{exported}/{file}").graph.node]
+        assert (
+            kinds.count(attention) == 2 and kinds.count("SkipLayerNormalization") == 4 and kinds.count("BiasGelu") == 2
+        )
+
+
+@pytest.mark.parametrize("engine", ["minibert float32", *engines.ENGINES])
+def test_every_engine_does_the_works(engine, folder, exported, monkeypatch):
+    if engine in engines.ENGINES and engines.missing(engine):
+        pytest.skip("is not installed")
+    monkeypatch.setattr(engines, "fastest", lambda works: works[-1])
+    arguments = {"data": DATA, "model": folder, "engine": engine, "folder": exported}
+    assert engines.latency(**arguments)()["amount"] == 10
+    assert engines.batch(**arguments)()["amount"] % 5 == 0
+    result, expected = engines.evaluation(**arguments)(), ours.evaluation(data=DATA, model=folder)()
+    assert result["amount"] == expected["amount"]
+    assert result["f1"] == pytest.approx(expected["f1"], abs=8)
+
+
+def test_what_cannot_be_compared_is_left_out_with_its_reason(folder, headless_folder, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda package: None if package == "openvino" else package)
+    monkeypatch.setattr(rows, "DTYPES", ("float32", "float99"))
+    dtypes, ((what, *_, reason),) = rows.choose_dtypes()
+    assert (dtypes, what) == (["float32"], "minibert float99") and "left out: --dtype: float99: must be" in reason
+    names, lines = rows.choose_engines(folder)
+    assert names == ["ONNX Runtime float32", "ONNX Runtime int8"]
+    assert [line[0] for line in lines] == ["OpenVINO float32", "OpenVINO default", "OpenVINO int8"]
+    assert {line[4] for line in lines} == {"left out: pip install openvino"}
+    names, lines = rows.choose_engines(str(headless_folder))
+    assert names == [] and "no trained span head" in lines[-1][4]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
@@ -129,13 +186,17 @@ def test_answers_are_compared_with_those_of_the_removed_pipeline(folder, tmp_pat
             ["benchmarks", "--rounds", 1, "--rows", "training_no_attention_dropout", "memory", "startup"],
             ["attention dropout 0, windows/s | T", "batch 8, MiB | D", "import and load"],
         ),
+        (
+            ["benchmarks", "--rounds", 1, "--rows", "engines"],
+            ["one question of 150 tokens, answers/s | ONNX Runtime float32", "EM / F1"],
+        ),
         (["benchmarks.recipe", "--epochs", 3], ['"attention": ', '"train_runtime": ', '"f1": ']),
         (
             ["benchmarks.gpu", "--device", "cpu", "--tiny", "--seconds", 0.3],
             ["minibert --compile, batch 32", "T, batch 32", "evaluation of"],
         ),
     ],
-    ids=["table", "recipe", "gpu"],
+    ids=["table", "engines", "recipe", "gpu"],
 )
 def test_a_command_runs_through(words, says, folder, toy_data):
     data = ["--data", toy_data, "--model", folder] + ["--eval_data", toy_data] * (words[0] == "benchmarks.recipe")
