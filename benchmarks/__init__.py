@@ -5,6 +5,7 @@ ours       minibert's side: one function for each kind of work
 peers      what minibert is compared with: plain loops over `transformers` models
 theirs     the peers' side: the same kinds of work
 engines    other engines that answer on a CPU, ONNX Runtime and OpenVINO, and minibert beside them
+onnx_answer  python -m benchmarks.onnx_answer: one answer by ONNX Runtime, without torch
 startup    the start of a process
 breakdown  where minibert's time goes, by torch's profiler
 rows       the rows of the table, each a comparison of two sides

@@ -13,10 +13,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+from torch import get_num_threads
+
 from benchmarks.breakdown import PRODUCTS
 from benchmarks.engines import DTYPES, ENGINES, missing
 from benchmarks.measure import ROOT, Result, Side, cells, compare, matrix_peak, run_once, write_part
-from benchmarks.ours import BASE
+from benchmarks.ours import BASE, short_example
 from minibert.answers.predict import load_trained
 from minibert.support.errors import BadInput
 from minibert.support.machine import choose_machine
@@ -217,6 +219,32 @@ def engines(data: str, model: str, rounds: int, questions: int = 600) -> Lines:
     return lines
 
 
+def first_answer(data: str, model: str, rounds: int) -> Lines:
+    """Seconds of a new process that imports, loads and answers one question, ask.py in float32. Less is better."""
+    names, lines = choose_engines(model)
+    names = [name for name in names if name.startswith("ONNX Runtime")]
+    example, ours = short_example(data, model), list[Result]()
+    asked = example.question, example.context
+    ask = ["ask.py", "--ckpt", model, "--device", "cpu", "--json", "--question", asked[0], "--context", asked[1]]
+    with tempfile.TemporaryDirectory() as folder:
+        if names:
+            run_once("engines", "export", data=data, model=model, folder=folder, engines=names)
+        for name in names:
+            file = f"{folder}/{ENGINES[name].files[-1]}"  # the fused graph
+            other = ["-m", "benchmarks.onnx_answer", file, *asked, str(get_num_threads())]
+            ours, theirs = compare(partial(new_process, ask), partial(new_process, other), rounds)
+            seconds = ([{"amount": result["seconds"], "seconds": 1} for result in side] for side in (ours, theirs))
+            lines.append(["first answer of a new process, seconds", name, *cells(*seconds, digits=2)])
+            is_equal = json.loads(ours[0]["printed"])["answer"] == theirs[0]["printed"].removesuffix("\n")
+            lines.append(["the same answer as ask.py's", name, "", "yes" if is_equal else "no", ""])
+    if ours:
+        torch = ["-m", "benchmarks.startup", "torch", model]
+        alone = statistics.median(new_process(torch)["seconds"] for _ in range(rounds))
+        share = alone / statistics.median(result["seconds"] for result in ours)
+        lines.append(["of ask.py's time, import torch alone", "", f"{alone:.2f} ({100 * share:.0f} %)", "", ""])
+    return lines
+
+
 ROWS = {
     "preprocessing": preprocessing,
     "training": training,
@@ -233,4 +261,5 @@ ROWS = {
     "growth": growth,
     "stream": stream,
     "engines": engines,
+    "first_answer": first_answer,
 }

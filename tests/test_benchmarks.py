@@ -165,6 +165,24 @@ def test_every_engine_does_the_works(engine, folder, exported, monkeypatch):
     assert result["f1"] == pytest.approx(expected["f1"], abs=8)
 
 
+def test_the_answer_without_torch_is_that_of_minibert(folder, exported):
+    if engines.missing("ONNX Runtime float32"):
+        pytest.skip("needs onnxruntime")
+    import onnxruntime
+    import tokenizers
+
+    from benchmarks import onnx_answer
+
+    session, reader = onnxruntime.InferenceSession(f"{exported}/fused.onnx"), pipeline(model=folder)
+    tokenizer = tokenizers.Tokenizer.from_file(f"{exported}/tokenizer.json")
+    windows = make_windows(DEV, load_tokenizer(folder))
+    whole = [DEV[i] for i in np.flatnonzero(np.bincount(windows.example) == 1)[:12]]  # contexts of one window
+    asked = [(example.question, example.context) for example in whole]
+    options = {"max_answer_len": onnx_answer.MAX_ANSWER_LENGTH, "align_to_words": False}
+    expected = [reader(*texts, **options)["answer"] for texts in asked]
+    assert [onnx_answer.answer(tokenizer, session, *texts) for texts in asked] == expected
+
+
 def test_what_cannot_be_compared_is_left_out_with_its_reason(folder, headless_folder, monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda package: None if package == "openvino" else package)
     monkeypatch.setattr(rows, "DTYPES", ("float32", "float99"))
@@ -187,8 +205,8 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(folder, headless_fo
             ["attention dropout 0, windows/s | T", "batch 8, MiB | D", "import and load"],
         ),
         (
-            ["benchmarks", "--rounds", 1, "--rows", "engines"],
-            ["one question of 150 tokens, answers/s | ONNX Runtime float32", "EM / F1"],
+            ["benchmarks", "--rounds", 1, "--rows", "engines", "first_answer"],
+            ["one question of 150 tokens, answers/s | ONNX Runtime float32", "EM / F1", "import torch alone"],
         ),
         (["benchmarks.recipe", "--epochs", 3], ['"attention": ', '"train_runtime": ', '"f1": ']),
         (
