@@ -40,6 +40,17 @@ def test_each_output_has_its_own_scale_so_that_a_large_row_costs_the_others_noth
     assert not result[:, 2].any()
 
 
+def test_cls_has_its_own_range_so_that_its_large_values_cost_the_other_tokens_nothing():
+    torch.manual_seed(13)
+    linear, x = nn.Linear(64, 48), torch.randn(3, 9, 64)
+    x[:, 0] *= 50
+    with torch.no_grad():
+        expected, apart, together = linear(x), Int8Linear(linear, is_cls_apart=True)(x), Int8Linear(linear)(x)
+    assert apart.shape == expected.shape
+    assert relative_error(apart[:, 1:], expected[:, 1:]) < 0.02 < relative_error(together[:, 1:], expected[:, 1:])
+    assert relative_error(apart[:, 0], expected[:, 0]) < 0.02
+
+
 def test_no_sum_of_two_products_overflows_16_bits():
     """Processors without VNNI add two products in 16 bits. The largest inputs and weights there are give the worst."""
     assert 2 * 255 * LEVELS < 2**15
