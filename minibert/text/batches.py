@@ -8,6 +8,7 @@ In: `Windows`. Out: batches, each a dict of tensors. Next: `model/bert.py`, whic
 """
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from minibert.support import ranks
 from minibert.text.windows import Windows, flat_rows
 
 BLOCK = 16  # tokens; the width of a batch is a multiple
+PART = 2048  # positions, padding included, that training computes on at once on a CPU
 POOL = 50  # batches sorted by length together: enough for little padding, few enough to stay random
 
 Batch = dict[str, Any]  # tensors by name; `attention_mask` may be None
@@ -79,10 +81,20 @@ class Plan:
     An epoch's list of batches depends on (seed, epoch) only. Each step takes the next `gradient_accumulation_steps` x
     ranks of them as its micro-batches, and the ranks take turns among those. So N ranks compute in one step what one
     process computes with N times the accumulation.
+
+    A micro-batch of more than `most_positions`, padding included, is computed in parts. The step is the same, because
+    each part counts by its windows (see `training/step.py`), but the memory is that of the largest part.
     """
 
-    def __init__(self, windows: Windows, batch_size: int, gradient_accumulation_steps: int, seed: int):
-        self.windows, self.batch_size, self.seed = windows, batch_size, seed
+    def __init__(
+        self,
+        windows: Windows,
+        batch_size: int,
+        gradient_accumulation_steps: int,
+        seed: int,
+        most_positions: int = sys.maxsize,
+    ):
+        self.windows, self.batch_size, self.seed, self.most_positions = windows, batch_size, seed, most_positions
         self.micro_batches_per_step = gradient_accumulation_steps * ranks.world_size()
         self.steps_per_epoch = math.ceil(math.ceil(len(windows) / batch_size) / self.micro_batches_per_step)
         self.epoch, self.batches = -1, list[np.ndarray]()  # the epoch whose batches are at hand
@@ -100,11 +112,17 @@ class Plan:
         return self.batches[first : first + self.micro_batches_per_step]
 
     def share(self, step: int) -> tuple[list[tuple[Batch, int]], int]:
-        """This rank's micro-batches of a step, each with 1 if it counts, else 0; and the windows of the whole step.
+        """This rank's parts of a step, each with 1 if it counts, else 0; and the windows of the whole step.
 
         An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes the first with
         0: averaging the gradients waits for every rank.
         """
         all_indices = self.micro_batches(step)
         share = [(indices, 1) for indices in all_indices[ranks.rank() :: ranks.world_size()]] or [(all_indices[0], 0)]
-        return [(collate(self.windows, indices), counts) for indices, counts in share], sum(map(len, all_indices))
+        parts = [(part, counts) for indices, counts in share for part in self.parts(indices)]
+        return [(collate(self.windows, part), counts) for part, counts in parts], sum(map(len, all_indices))
+
+    def parts(self, indices: np.ndarray) -> list[np.ndarray]:
+        """A micro-batch in as few parts as that takes, of nearly equal numbers of windows."""
+        most_windows = max(1, self.most_positions // self.windows.lengths[indices].max())
+        return np.array_split(indices, math.ceil(len(indices) / most_windows))

@@ -159,3 +159,16 @@ def test_ranks_take_in_a_step_what_one_process_takes_with_more_accumulation(
         expected = [collate(windows, indices)["input_ids"].sum() for indices in one.micro_batches(step)]
         assert sorted(counted) == sorted(expected)
     assert is_missing == is_a_rank_left_out
+
+
+@pytest.mark.parametrize("most_positions", [1, 40, 75, 10_000])
+def test_a_micro_batch_of_many_positions_is_taken_in_parts(windows, most_positions):
+    whole, plan = Plan(windows, 4, 3, seed=7), Plan(windows, 4, 3, seed=7, most_positions=most_positions)
+    for step in range(plan.steps_per_epoch):
+        parts = [part for indices in plan.micro_batches(step) for part in plan.parts(indices)]
+        assert np.concatenate(parts).tolist() == np.concatenate(whole.micro_batches(step)).tolist()  # once, in order
+        assert all(len(part) * windows.lengths[part].max() <= most_positions or len(part) == 1 for part in parts)
+        (share, windows_in_step), (whole_share, expected) = plan.share(step), whole.share(step)
+        assert windows_in_step == expected and all(counts for _, counts in share)
+        assert [len(batch["input_ids"]) for batch, _ in share] == [len(part) for part in parts]
+        assert len(whole_share) == len(whole.micro_batches(step))
