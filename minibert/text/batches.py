@@ -18,7 +18,6 @@ from minibert.support import ranks
 from minibert.text.windows import Windows, flat_rows
 
 BLOCK = 16  # tokens; the width of a batch is a multiple
-PART = 2048  # positions, padding included, that training computes on at once on a CPU
 POOL = 50  # batches sorted by length together: enough for little padding, few enough to stay random
 
 Batch = dict[str, Any]  # tensors by name; `attention_mask` may be None
@@ -47,6 +46,12 @@ def prediction_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]
     """Indices of the windows of each batch, from the longest to the shortest: nothing is random, almost no padding."""
     order = np.argsort(-lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def split(indices: np.ndarray, lengths: np.ndarray, most_positions: int) -> list[np.ndarray]:
+    """A batch in as few parts as keep to `most_positions`, padding included; a window is never cut."""
+    most_windows = max(1, most_positions // lengths[indices].max())
+    return np.array_split(indices, math.ceil(len(indices) / most_windows))
 
 
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
@@ -119,10 +124,6 @@ class Plan:
         """
         all_indices = self.micro_batches(step)
         share = [(indices, 1) for indices in all_indices[ranks.rank() :: ranks.world_size()]] or [(all_indices[0], 0)]
-        parts = [(part, counts) for indices, counts in share for part in self.parts(indices)]
+        lengths, most = self.windows.lengths, self.most_positions
+        parts = [(part, counts) for indices, counts in share for part in split(indices, lengths, most)]
         return [(collate(self.windows, part), counts) for part, counts in parts], sum(map(len, all_indices))
-
-    def parts(self, indices: np.ndarray) -> list[np.ndarray]:
-        """A micro-batch in as few parts as that takes, of nearly equal numbers of windows."""
-        most_windows = max(1, self.most_positions // self.windows.lengths[indices].max())
-        return np.array_split(indices, math.ceil(len(indices) / most_windows))

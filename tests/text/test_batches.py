@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.support import ranks
-from minibert.text.batches import BLOCK, Plan, collate, prediction_batches, training_batches
+from minibert.text.batches import BLOCK, Plan, collate, prediction_batches, split, training_batches
 from minibert.text.records import Example, Gold
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
@@ -165,7 +165,9 @@ def test_ranks_take_in_a_step_what_one_process_takes_with_more_accumulation(
 def test_a_micro_batch_of_many_positions_is_taken_in_parts(windows, most_positions):
     whole, plan = Plan(windows, 4, 3, seed=7), Plan(windows, 4, 3, seed=7, most_positions=most_positions)
     for step in range(plan.steps_per_epoch):
-        parts = [part for indices in plan.micro_batches(step) for part in plan.parts(indices)]
+        parts = [
+            part for indices in plan.micro_batches(step) for part in split(indices, windows.lengths, most_positions)
+        ]
         assert np.concatenate(parts).tolist() == np.concatenate(whole.micro_batches(step)).tolist()  # once, in order
         assert all(len(part) * windows.lengths[part].max() <= most_positions or len(part) == 1 for part in parts)
         (share, windows_in_step), (whole_share, expected) = plan.share(step), whole.share(step)
