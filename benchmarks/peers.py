@@ -154,7 +154,10 @@ def precision(device: str, dtype: torch.dtype):
 
 
 def padded(windows, indices: np.ndarray, width: int | None = None) -> dict[str, torch.Tensor]:
-    """A batch of minibert's windows as `transformers` wants it: padded to `width`, or to a multiple of 8."""
+    """A batch of minibert's windows as `transformers` wants it: padded to `width`, or to a multiple of 8.
+
+    The labels are those of the first answers: there a window has one.
+    """
     lengths = windows.lengths[indices]
     width = width or -(-int(lengths.max()) // 8) * 8
     batch = {name: np.zeros((len(indices), width), np.int64) for name in INPUTS}
@@ -163,7 +166,7 @@ def padded(windows, indices: np.ndarray, width: int | None = None) -> dict[str, 
         batch["input_ids"][row, : lengths[row]] = window.ids
         batch["attention_mask"][row, : lengths[row]] = 1
         batch["token_type_ids"][row, window.context_start : lengths[row]] = 1
-    batch |= {"start_positions": windows.start_positions[indices], "end_positions": windows.end_positions[indices]}
+    batch |= {name: getattr(windows, name)[indices, 0] for name in ("start_positions", "end_positions")}
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 

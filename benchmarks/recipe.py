@@ -2,8 +2,9 @@
 
 python -m benchmarks.recipe --data shifts-new-wiki.json shifts-amazon.json shifts-reddit.json --eval_data dev-v1.1.json
 
-Trains on minibert's windows in minibert's batches of 16, with a peak learning rate of 1e-4 and no attention dropout (so
-that the library can fuse its attention), evaluates once at the end, and prints one JSON object.
+Trains on minibert's windows in minibert's batches of 16, on each question's first answer, with a peak learning rate of
+1e-4 and no attention dropout (so that the library can fuse its attention), evaluates once at the end, and prints one
+JSON object.
 """
 
 import argparse

@@ -126,8 +126,8 @@ def lone_batch(windows: Windows, i: int) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.from_numpy(window.ids).long()[None],
         "token_type_ids": types[None],
-        "start_positions": torch.tensor([window.start_position]),
-        "end_positions": torch.tensor([window.end_position]),
+        "start_positions": torch.from_numpy(windows.start_positions[[i]]),
+        "end_positions": torch.from_numpy(windows.end_positions[[i]]),
     }
 
 

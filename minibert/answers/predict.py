@@ -66,11 +66,11 @@ def predict_logits(
 
 def mean_loss(windows: Windows, start_logits: np.ndarray, end_logits: np.ndarray) -> float:
     """`span_loss` over all windows, from their flat logits."""
-    cls_row = windows.bounds[:-1]
+    cls_row = windows.bounds[:-1, None]
     loss = 0.0
     for logits, positions in ((start_logits, windows.start_positions), (end_logits, windows.end_positions)):
-        log_sums = np.logaddexp.reduceat(logits.astype(np.float64), cls_row)
-        loss += float(np.mean(log_sums - logits[cls_row + positions])) / 2
+        log_sums = np.logaddexp.reduceat(logits.astype(np.float64), windows.bounds[:-1])[:, None]
+        loss += float(np.mean(log_sums - logits[cls_row + positions])) / 2  # (N, 1) - (N, A)
     return loss
 
 

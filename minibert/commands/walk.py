@@ -40,7 +40,7 @@ class Lesson:
             raise BadInput("--context", "", f"expected at most {MOST_WINDOWS} windows, found {count}; shorten it")
         if not self.windows.offsets.any():
             raise BadInput("--context", "", "expected text, found nothing that the tokenizer keeps")
-        self.shown = int(np.argmax(self.windows.start_positions > 0))
+        self.shown = int(np.argmax(self.windows.start_positions[:, 0] > 0))
         self.window = self.windows[self.shown]
         self.tokens = tokenizer.tokens(self.window.ids)
         self.batch: Batch = collate(self.windows, np.arange(count))
@@ -116,7 +116,7 @@ def show_loss(lesson: Lesson) -> str:
     batch, lengths = lesson.batch, lesson.windows.lengths
     with torch.no_grad():
         logits = lesson.model(*lesson.inputs())
-    labels = torch.stack([batch["start_positions"], batch["end_positions"]], 1).tolist()
+    labels = torch.stack([batch["start_positions"], batch["end_positions"]], 1)[..., 0].tolist()  # of the first answer
     lines = ["window  label      -log p(start)  -log p(end)  loss"]
     for i, (tokens, label) in enumerate(zip(lengths, labels)):
         costs = [-float(values[i, :tokens].log_softmax(0)[place]) for values, place in zip(logits, label)]

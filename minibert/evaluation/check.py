@@ -109,12 +109,12 @@ def unknown_warning(counts: dict[str, int], windows: Windows) -> str:
 def count_tokens(windows: Windows, max_answer_length: int) -> dict[str, Any]:
     """Lengths in tokens: a context's median, 95th percentile and maximum, its histogram, and labels that are too long.
 
-    The last window of a question ends where its context ends.
+    Of the labels, those of the first answers count. The last window of a question ends where its context ends.
     """
     last = np.flatnonzero(np.diff(windows.example, append=-1))
     lengths = (windows.first_token + windows.lengths - windows.context_start - 1)[last]
     counts, edges = np.histogram(lengths, bins=8)
-    labels = windows.end_positions - windows.start_positions + 1
+    labels = (windows.end_positions - windows.start_positions)[:, 0] + 1
     return {
         "median": int(np.median(lengths)),
         "percentile_95": int(np.percentile(lengths, 95)),
@@ -136,8 +136,8 @@ def oracle(examples: Sequence[Example], tokenizer: Tokenizer, sizes: Sequence[in
     texts = [""] * len(examples)
     best = [(0.0, 0.0)] * len(examples)
     windows = make_windows(tried, tokenizer, *sizes)
-    spans = windows.end_positions - windows.start_positions + 1
-    for w in np.flatnonzero((windows.start_positions > 0) & (spans <= max_answer_length)):
+    starts, ends = windows.start_positions[:, 0], windows.end_positions[:, 0]  # the only answer's
+    for w in np.flatnonzero((starts > 0) & (ends - starts < max_answer_length)):
         window = windows[int(w)]
         i, _ = owners[window.example]
         start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]

@@ -217,18 +217,24 @@ def span_loss(
     end_positions: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Mean over windows of (cross-entropy of the start + cross-entropy of the end) / 2.
+    """Mean over windows and annotators of (cross-entropy of the start + cross-entropy of the end) / 2.
 
-    Logits (B, T); positions (B,) in 0..T-1; a window without the answer has (0, 0), so that it learns to choose [CLS].
+    Logits (B, T); positions (B, A) in 0..T-1, a column for each of A annotators; a window without the annotator's
+    answer has (0, 0) there, so that it learns to choose [CLS].
+
+    Why the mean over annotators: "1871" and "in 1871" are both right, and which of them is written down is a matter of
+    taste. So the model learns for each token the share of annotators who chose it.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an
     untrained head gives about log(T).
     """
     losses = []
+    annotators = start_positions.size(1)
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
         if attention_mask is not None:
             # Without padding in the softmax, a window's loss does not depend on its neighbours in the batch.
             logits = logits.masked_fill(~attention_mask.bool(), -math.inf)
-        losses.append(F.cross_entropy(logits.float(), positions))
+        # Every annotator chose among the same tokens, so each label meets a copy of its window's row of logits.
+        losses.append(F.cross_entropy(logits.float().repeat_interleave(annotators, 0), positions.flatten()))
     return (losses[0] + losses[1]) / 2

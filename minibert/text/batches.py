@@ -55,7 +55,7 @@ def split(indices: np.ndarray, lengths: np.ndarray, most_positions: int) -> list
 
 
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
-    """The batch of some windows, all int64: (B, T) input_ids, attention_mask, token_type_ids, (B,) start_positions ..
+    """The batch of some windows, all int64: (B, T) input_ids, attention_mask, token_type_ids, (B, A) start_positions ..
 
     T is the longest window's length, rounded up to a multiple of BLOCK: matrix units multiply whole blocks, and few
     distinct shapes let the allocator reuse its memory. Without padding, attention_mask is None: attention without a

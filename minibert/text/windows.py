@@ -26,10 +26,11 @@ In: `Example`s and a `Tokenizer`. Out: `Windows`, numpy arrays, of which `batche
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
-from minibert.text.records import Example
+from minibert.text.records import Example, Gold
 from minibert.text.tokenizer import Tokenizer
 
 MAX_SEQ_LENGTH = 384  # tokens of a window; attention costs grow with the square
@@ -90,7 +91,7 @@ class Window:
     ids: np.ndarray
     offsets: np.ndarray  # (T, 2) characters of the context; (0, 0) outside it
     context_start: int  # the context's tokens are context_start .. T - 2
-    start_position: int  # the label: token indices in this window, end inclusive, (0, 0) = not here
+    start_position: int  # the first answer's label: token indices in this window, end inclusive, (0, 0) = not here
     end_position: int
 
 
@@ -99,6 +100,9 @@ class Windows:
     """All windows as flat arrays: window i is rows bounds[i] .. bounds[i + 1] - 1 of `ids` and `offsets`.
 
     Windows of one question stand together, in the order of the questions. Every question has at least one.
+
+    Labels have A columns, as many as the most answers of any question (at least 1). A question with fewer repeats its
+    own in turn: two, beside a question with three, stand as first, second, first. Annotators who agree count once each.
     """
 
     ids: np.ndarray  # (tokens of all windows,) int32
@@ -107,17 +111,17 @@ class Windows:
     example: np.ndarray  # (N,) index of the window's question
     first_token: np.ndarray  # (N,) index, in the context, of the window's first context token
     context_start: np.ndarray  # (N,) index, in the window, of the same token
-    start_positions: np.ndarray  # (N,) labels
-    end_positions: np.ndarray  # (N,)
+    start_positions: np.ndarray  # (N, A) labels
+    end_positions: np.ndarray  # (N, A)
     pad_id: int
-    counts: dict[str, int]  # questions, windows, and how the answers became labels: see `outcome`
+    counts: dict[str, int]  # questions, windows, and how the first answers became labels: see `outcome`
 
     def __len__(self) -> int:
         return len(self.example)
 
     def __getitem__(self, i: int) -> Window:
         rows = slice(self.bounds[i], self.bounds[i + 1])
-        label = int(self.start_positions[i]), int(self.end_positions[i])
+        label = int(self.start_positions[i, 0]), int(self.end_positions[i, 0])
         return Window(int(self.example[i]), self.ids[rows], self.offsets[rows], int(self.context_start[i]), *label)
 
     def __repr__(self) -> str:
@@ -149,7 +153,8 @@ def make_windows(
     counts = dict.fromkeys(
         "questions windows exact widened narrowed unanswered untokenized lost cut_questions".split(), 0
     )
-    ids, offsets, rows = [cls[:0]], [nowhere[:0]], []
+    ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []
+    annotators = max([1, *(len(example.answers) for example in examples)])
 
     for number, (example, (all_question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]
@@ -158,19 +163,24 @@ def make_windows(
         room = max_seq_length - context_start - 1  # a [SEP] follows
         parts = list(window_bounds(len(context_ids), room, doc_stride if doc_stride < room else room // 2))
 
-        answer = answer_characters(example)
-        span = None if answer is None else answer_span(context_offsets, *answer)
-        labels = [window_label(span, first, stop, context_start) for first, stop in parts]
-        for (first, stop), label in zip(parts, labels):
+        answers = [answer_characters(gold) for gold in example.answers]
+        found = {answer: answer_span(context_offsets, *answer) for answer in set(answers)}  # annotators often agree
+        spans = [found[answer] for answer in answers] or [None]
+        is_lost = spans[0] is not None
+        for first, stop in parts:
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]
             offsets += [nowhere[:context_start], context_offsets[first:stop], nowhere[:1]]
-            rows.append((number, first, context_start, *label, context_start + stop - first + 1))
+            rows.append((number, first, context_start, context_start + stop - first + 1))
+            own = [window_label(span, first, stop, context_start) for span in spans]
+            labels.append(list(islice(cycle(own), annotators)))
+            is_lost &= own[0] == (0, 0)
 
-        counts[outcome(answer, span, context_offsets)] += 1
-        counts["lost"] += span is not None and set(labels) == {(0, 0)}
+        counts[outcome(answers[0] if answers else None, spans[0], context_offsets)] += 1
+        counts["lost"] += is_lost
         counts["cut_questions"] += len(question_ids) < len(all_question_ids)
 
-    example_index, first_token, context_starts, starts, ends, lengths = np.array(rows, np.int64).reshape(-1, 6).T
+    example_index, first_token, context_starts, lengths = np.array(rows, np.int64).reshape(-1, 4).T
+    starts, ends = np.moveaxis(np.array(labels, np.int64).reshape(-1, annotators, 2), 2, 0)
     return Windows(
         ids=np.concatenate(ids),
         offsets=np.concatenate(offsets),
@@ -185,17 +195,15 @@ def make_windows(
     )
 
 
-def answer_characters(example: Example) -> tuple[int, int] | None:
-    """First character of `answers[0]` in the context and the one after its last, outer whitespace left out."""
-    if not example.answers:
-        return None
-    text, start = example.answers[0]
+def answer_characters(gold: Gold) -> tuple[int, int]:
+    """First character of an answer in the context and the one after its last, outer whitespace left out."""
+    text, start = gold
     start += len(text) - len(text.lstrip())
     return start, start + len(text.strip())
 
 
 def outcome(answer: tuple[int, int] | None, span: Span | None, offsets: np.ndarray) -> str:
-    """The count that a question belongs to. Beside these, `lost` counts spans that no window holds whole."""
+    """The count that a question belongs to, by its first answer. `lost` counts spans that no window holds whole."""
     if answer is None:
         return "unanswered"
     if span is None:

@@ -180,7 +180,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     settings = resolved(settings, model.config, machine)
 
     windows = make_windows(examples, tokenizer, *settings.sizes)
-    spans = windows.end_positions - windows.start_positions + 1
+    spans = (windows.end_positions - windows.start_positions)[:, 0] + 1  # of the first answers
     windows.counts["too_long"] = int((spans > settings.max_answer_length).sum())  # no prediction could match them
     windows.counts.update(count_windows(examples, windows, tokenizer))
     eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *settings.sizes)) if eval_examples else None

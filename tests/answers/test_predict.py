@@ -24,7 +24,7 @@ from tests.builders import VOCABULARY, lone_batch, tiny_config
 CPU = Machine(torch.device("cpu"), torch.float32)
 LONG = "the red school by the river is made of old stone , and the blue bridge is wood . maria made a clock in 1902 ."
 EXAMPLES = [
-    Example("a", "", "who made it", "the clock was made by anna weiss", (Gold("anna weiss", 22),)),
+    Example("a", "", "who made it", "the clock was made by anna weiss", (Gold("anna weiss", 22), Gold("weiss", 27))),
     Example("b", "", "in what year was the clock made", LONG, (Gold("1902", LONG.index("1902")),)),
     Example("c", "", "what is it", "clock", (Gold("clock", 0),)),
     Example("d", "", "who made it", ""),

@@ -124,7 +124,7 @@ def smooth_loss(start_logits, end_logits, start_positions, end_positions, attent
         is_token = torch.ones_like(logits) if attention_mask is None else attention_mask
         log_p = logits.masked_fill(is_token == 0, -math.inf).log_softmax(-1)
         target = smoothing * is_token / is_token.sum(-1, keepdim=True)
-        target = target + (1 - smoothing) * F.one_hot(positions, logits.size(-1))
+        target = target + (1 - smoothing) * F.one_hot(positions, logits.size(-1)).float().mean(1)  # of (B, A, T)
         losses.append(-(target * log_p.masked_fill(is_token == 0, 0.0)).sum(-1).mean())
     return (losses[0] + losses[1]) / 2
 
@@ -132,7 +132,7 @@ def smooth_loss(start_logits, end_logits, start_positions, end_positions, attent
 def check_smooth_loss(smooth_loss):
     torch.manual_seed(0)
     starts, ends = torch.randn(2, 3, 7)
-    positions = torch.tensor([0, 2, 4]), torch.tensor([1, 2, 4])
+    positions = torch.tensor([[0, 1], [2, 2], [4, 0]]), torch.tensor([[1, 1], [2, 4], [4, 0]])
     mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
     plain = span_loss(starts, ends, *positions, mask)
     torch.testing.assert_close(smooth_loss(starts, ends, *positions, mask, smoothing=0.0), plain)
@@ -143,8 +143,8 @@ def check_smooth_loss(smooth_loss):
     ]
     torch.testing.assert_close(together, torch.stack(alone).mean())  # padding neither costs nor takes a share
     assert together != plain
-    # The loss is smallest where the probabilities are the smoothed target: 0.3 shared by all tokens, 0.7 at the label.
-    target = 0.3 / 7 + 0.7 * F.one_hot(positions[0], 7)
+    # The loss is smallest where the probabilities are the smoothed target: 0.3 shared by all tokens, 0.7 at the labels.
+    target = 0.3 / 7 + 0.35 * F.one_hot(positions[0], 7).sum(1)
     logits = target.log().requires_grad_()
     smooth_loss(logits, logits, positions[0], positions[0], smoothing=0.3).backward()
     assert logits.grad is not None and logits.grad.abs().max() < 1e-6

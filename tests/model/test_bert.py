@@ -121,11 +121,11 @@ def test_a_distilbert_has_no_token_types(batch):
 
 def test_the_loss_is_the_mean_of_two_cross_entropies_over_real_tokens():
     start, end = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4))
-    lengths, positions = (5, 4, 2), torch.tensor([[1, 0, 0], [4, 2, 1]])
+    lengths, positions = (5, 4, 2), torch.tensor([[[1], [0], [0]], [[4], [2], [1]]])
     terms = [
         math.log(sum(math.exp(x) for x in row[:length])) - row[position]
         for rows, places in ((start, positions[0]), (end, positions[1]))
-        for row, length, position in zip(rows.tolist(), lengths, places.tolist())
+        for row, length, (position,) in zip(rows.tolist(), lengths, places.tolist())
     ]
     mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
     loss = span_loss(start, end, *positions, mask)
@@ -134,3 +134,44 @@ def test_the_loss_is_the_mean_of_two_cross_entropies_over_real_tokens():
     wider = [torch.cat([rows, torch.full((3, 4), 9.0)], 1) for rows in (start, end)]
     torch.testing.assert_close(span_loss(*wider, *positions, nn.functional.pad(mask, (0, 4))), loss)
     torch.testing.assert_close(span_loss(start, end, *positions), span_loss(start, end, *positions, mask**0))
+
+
+def loss_and_gradient(loss_of, logits: Tensor, *positions) -> tuple[Tensor, Tensor]:
+    """A loss of start and end logits (2, B, T), and its gradient by them."""
+    leaf = logits.clone().requires_grad_()
+    loss = loss_of(*leaf, *positions)
+    loss.backward()
+    assert leaf.grad is not None
+    return loss.detach(), leaf.grad
+
+
+def test_the_loss_is_the_mean_over_annotators():
+    """Two windows and three annotators; a column by itself is the loss of one annotator."""
+    logits = torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(5))
+    starts, ends = torch.tensor([[2, 3, 0], [0, 0, 1]]), torch.tensor([[4, 3, 0], [0, 0, 6]])
+    mask = torch.tensor([[1] * 6 + [0], [1] * 7])
+    alone = [loss_and_gradient(span_loss, logits, starts[:, [k]], ends[:, [k]], mask) for k in range(3)]
+    assert len({float(loss) for loss, _ in alone}) == 3
+    for columns in ([0, 1], [0, 1, 2], [2, 0, 2]):  # of those who agree, each counts
+        together = loss_and_gradient(span_loss, logits, starts[:, columns], ends[:, columns], mask)
+        for value, values in zip(together, zip(*(alone[k] for k in columns))):
+            torch.testing.assert_close(value, torch.stack(values).mean(0))
+
+
+def test_the_loss_is_smallest_where_each_token_has_its_share_of_the_annotators():
+    shares = torch.tensor([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]])  # the second window holds no answer
+    positions = torch.tensor([[0, 1, 2, 1], [0, 0, 0, 0]])
+    logits = (shares + 1e-9).log().expand(2, 2, 3)
+    _, gradient = loss_and_gradient(span_loss, logits, positions, positions)
+    assert gradient.abs().max() < 1e-6
+
+
+def test_with_one_annotator_the_loss_and_its_gradient_are_the_cross_entropy_to_the_last_bit():
+    def one_label(starts, ends, *positions):
+        losses = [nn.functional.cross_entropy(*pair) for pair in zip((starts, ends), positions)]
+        return (losses[0] + losses[1]) / 2
+
+    logits = 5 * torch.randn(2, 16, 48, generator=torch.Generator().manual_seed(6))
+    positions = torch.randint(0, 48, (2, 16), generator=torch.Generator().manual_seed(7))
+    ours = loss_and_gradient(span_loss, logits, *positions[..., None])
+    assert all(torch.equal(*pair) for pair in zip(ours, loss_and_gradient(one_label, logits, *positions)))

@@ -40,6 +40,7 @@ def windows(tokenizer):
         words = generator.choice([word for word in WORDS if word.isalpha()], size)
         question = " ".join(generator.choice(["who", "made", "the", "clock", "tower"], 1 + i % 4))
         golds = (Gold(str(words[size // 2]), len(" ".join([*words[: size // 2], ""]))),) if size else ()
+        golds += tuple(Gold(str(word), 0) for word in words[: size % 2])  # half of the questions have a second answer
         examples.append(Example(f"q{i}", "", question, " ".join(words), golds))
     return make_windows(examples, tokenizer, max_seq_length=40, doc_stride=8)
 
@@ -115,11 +116,13 @@ def test_collate_agrees_with_a_plain_loop(windows, indices):
             assert batch["input_ids"][row, column] == (window.ids[column] if is_token else windows.pad_id)
             assert batch["attention_mask"] is None or batch["attention_mask"][row, column] == is_token
             assert batch["token_type_ids"][row, column] == is_context
-        assert batch["start_positions"][row] == window.start_position
-        assert batch["end_positions"][row] == window.end_position
+        assert batch["start_positions"][row].tolist() == windows.start_positions[i].tolist()
+        assert batch["end_positions"][row].tolist() == windows.end_positions[i].tolist()
+        assert batch["start_positions"][row, 0] == window.start_position
+        assert batch["end_positions"][row, 0] == window.end_position
     assert (batch["attention_mask"] is None) == all(len(windows[i].ids) == T for i in indices) == (indices == [11, 16])
     for name, tensor in batch.items():
-        shape = (len(indices),) if "positions" in name else (len(indices), T)
+        shape = (len(indices), 2) if "positions" in name else (len(indices), T)
         assert tensor is None or (tensor.shape, tensor.dtype) == (shape, torch.int64)
 
 

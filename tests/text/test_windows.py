@@ -26,6 +26,11 @@ def example(context: str, answer: str | None = None, question: str = "who made i
     return Example("q", "", question, context, golds)
 
 
+def labels_of(windows) -> list[list[tuple[int, int]]]:
+    """Every window's labels, one for each annotator."""
+    return [list(zip(*both)) for both in zip(windows.start_positions.tolist(), windows.end_positions.tolist())]
+
+
 def label_text(windows, i: int, examples) -> str | None:
     """The text of a window's label, or None where the label is [CLS]."""
     window = windows[i]
@@ -57,7 +62,7 @@ def test_the_windows_of_the_picture_in_the_docstring(tokenizer):
         tokens, label = " ".join(tokenizer.tokens(windows[i].ids)), (windows[i].start_position, windows[i].end_position)
         assert f"window {i} {tokens} label {label}" in picture
     assert windows.first_token.tolist() == [0, 3, 6]
-    assert list(zip(windows.start_positions.tolist(), windows.end_positions.tolist())) == [(0, 0), (6, 7), (3, 4)]
+    assert labels_of(windows) == [[(0, 0)], [(6, 7)], [(3, 4)]]
     assert windows[1].offsets.tolist() == [[0, 0]] * 3 + [[6, 7], [8, 9], [10, 11], [12, 13], [14, 15]] + [[0, 0]]
 
 
@@ -70,7 +75,7 @@ def test_a_window_is_a_view_of_its_rows(tokenizer):
         assert np.shares_memory(window.ids, windows.ids) and np.shares_memory(window.offsets, windows.offsets)
         assert len(window.ids) == len(window.offsets) == windows.lengths[i]
         assert (window.example, window.context_start) == ((0, 3) if i < 3 else (1, 5))
-        assert (window.start_position, window.end_position) == (windows.start_positions[i], windows.end_positions[i])
+        assert (window.start_position, window.end_position) == labels_of(windows)[i][0]
     assert {name: array.dtype for name, array in vars(windows).items() if isinstance(array, np.ndarray)} == {
         **dict.fromkeys(["ids", "offsets"], np.int32),
         **dict.fromkeys("bounds example first_token context_start start_positions end_positions".split(), np.int64),
@@ -153,6 +158,35 @@ def test_counts_say_what_became_of_every_question(tokenizer):
     assert [label_text(windows, i, examples) for i in range(6)] == ["clock", "clock", None, None, None, None]
 
 
+def test_every_annotators_answer_is_a_label_and_fewer_answers_repeat_in_turn(tokenizer):
+    """Two windows of a b c d e f and e f g h, tokens 3 to 8 and 3 to 6; then windows of a short context."""
+    long, short = "a b c d e f g h", "clock \x00"
+    golds = [
+        [("b", 2), ("f g", 10), ("e f", 8)],
+        [("g h", 12), ("a", 0)],
+        [("clock", 0), ("clock", 0), ("lock", 1)],  # agreement counts twice, and "lock" is widened to the same token
+        [("\x00", 6), ("clock", 0)],  # in no token
+        [],
+    ]
+    contexts = [long, long, short, short, short]
+    examples = [
+        Example("q", "", "who", context, tuple(Gold(*gold) for gold in own)) for context, own in zip(contexts, golds)
+    ]
+    windows = make_windows(examples, tokenizer, max_seq_length=10, doc_stride=2)
+    assert labels_of(windows) == [
+        [(4, 4), (0, 0), (7, 8)],  # the second annotator's answer is cut by the window's end
+        [(0, 0), (4, 5), (3, 4)],
+        [(0, 0), (3, 3), (0, 0)],
+        [(5, 6), (0, 0), (5, 6)],
+        [(3, 3)] * 3,
+        [(0, 0), (3, 3), (0, 0)],
+        [(0, 0)] * 3,
+    ]
+    assert [windows.counts[name] for name in ("exact", "untokenized", "unanswered", "lost")] == [3, 1, 1, 0]
+    assert labels_of(make_windows(examples[1:2], tokenizer))[0] == [(9, 10), (3, 3)]
+    assert labels_of(make_windows(examples[4:], tokenizer)) == [[(0, 0)]]
+
+
 # ---- against the definition, window by window
 
 
@@ -164,6 +198,8 @@ def check_windows(examples, tokenizer, max_seq_length: int, doc_stride: int, max
     contexts = list(dict.fromkeys(e.context for e in examples))
     encoded = dict(zip(contexts, tokenizer.encode(contexts)))
     questions = tokenizer.encode([e.question.strip() for e in examples])
+    labels = labels_of(windows)
+    assert {len(row) for row in labels} == {max(1, *(len(e.answers) for e in examples))}
     windows_of = np.split(np.arange(len(windows)), np.flatnonzero(np.diff(windows.example)) + 1)
     assert [windows.example[numbers[0]] for numbers in windows_of] == list(range(len(examples)))
     for this, (question_ids, _), numbers in zip(examples, questions, windows_of):
@@ -176,13 +212,15 @@ def check_windows(examples, tokenizer, max_seq_length: int, doc_stride: int, max
         assert parts[0].start == 0 and parts[-1].stop == len(context_ids)
         assert all(part.stop < len(context_ids) and len(part) == room for part in parts[:-1])
         assert all(after.start == before.stop - overlap for before, after in pairwise(parts))
-        touched = np.array([], int)
-        if this.answers:
-            text, start = this.answers[0]
+        touched_by = []  # the tokens of each annotator's answer
+        for text, start in this.answers:
             start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
-            touched = np.flatnonzero((offsets[:, 0] < end) & (offsets[:, 1] > start))
+            touched_by.append(touched := np.flatnonzero((offsets[:, 0] < end) & (offsets[:, 1] > start)))
+            if len(touched_by) > 1 or not len(touched):
+                continue  # the counts are of the first answers
             covered, wanted = set(range(offsets[touched[0], 0], offsets[touched[-1], 1])), set(range(start, end))
             counts["exact" if covered == wanted else "widened" if covered - wanted else "narrowed"] += 1
+        touched_by = touched_by or [np.array([], int)]
         is_held = False
         for i, part in zip(numbers, parts):
             window, rows = windows[i], slice(part.start, part.stop)
@@ -190,13 +228,16 @@ def check_windows(examples, tokenizer, max_seq_length: int, doc_stride: int, max
             assert window.ids.tolist() == ids and window.context_start == len(question) + 2
             assert (window.offsets[window.context_start : -1] == offsets[rows]).all()
             assert not window.offsets[: window.context_start].any() and not window.offsets[-1].any()
-            label = (0, 0)
-            if len(touched) and touched[0] in part and touched[-1] in part:
-                label = (ids_before := window.context_start - part.start) + touched[0], ids_before + touched[-1]
-                is_held = True
-            assert (window.start_position, window.end_position) == label
-        counts["lost"] += len(touched) > 0 and not is_held
-        assert is_held or len(touched) != 1  # a single token is always in some window
+            for k, label in enumerate(labels[i]):
+                touched, expected = touched_by[k % len(touched_by)], (0, 0)
+                if len(touched) and touched[0] in part and touched[-1] in part:
+                    ids_before = window.context_start - part.start
+                    expected = ids_before + touched[0], ids_before + touched[-1]
+                    is_held = is_held or k == 0
+                assert label == expected
+            assert (window.start_position, window.end_position) == labels[i][0]
+        counts["lost"] += len(touched_by[0]) > 0 and not is_held
+        assert is_held or len(touched_by[0]) != 1  # a single token is always in some window
     assert {name: windows.counts[name] for name in counts} == counts
     return counts
 
@@ -212,6 +253,7 @@ def draw_examples(draw: random.Random, count: int, most_words: int) -> list[Exam
         if (visible := [c for c in range(len(context)) if not context[c].isspace()]) and draw.random() < 0.8:
             start = draw.choice(visible)
             golds = (Gold(context[start : start + draw.choice((1, 3, 9, 30))], start), Gold(context[:1], 0))
+            golds = (*golds, Gold(context[start:], start))[: draw.randint(1, 3)]
         examples.append(Example(f"q{i}", "", question, context, golds))
     return examples
 
