@@ -40,16 +40,10 @@ def count_examples(examples: Sequence[Example]) -> dict[str, Any]:
         "contexts": len({example.context for example in examples}),
         "answers": sum(len(example.answers) for example in examples),
         "unanswered": sum(not example.answers for example in examples),
-        "unused_answers": unused_answers(examples),
         "duplicate_questions": listed(again.id for first, *others in groups.values() for again in others),
         "contradictory_duplicates": listed(group[0].id for group in groups.values() if contradict(group)),
         "disjoint_answers": listed(example.id for example in examples if is_divided(example)),
     }
-
-
-def unused_answers(examples: Iterable[Example]) -> int:
-    """Answers that training leaves out: all but the first of each question."""
-    return sum(max(0, len(example.answers) - 1) for example in examples)
 
 
 def listed(ids: Iterable[str]) -> dict[str, Any]:
@@ -92,7 +86,6 @@ def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> di
 def count_windows(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> dict[str, int]:
     """What nobody would guess of the windows, beside `windows.counts`: printed before training."""
     return {
-        "unused_answers": unused_answers(examples),
         "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
         "unknown_tokens": int((windows.ids == tokenizer.backend.token_to_id("[UNK]")).sum()),
     }
