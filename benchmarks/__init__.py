@@ -14,6 +14,8 @@ recipe     python -m benchmarks.recipe: a whole run by the tuned peer
 checkout   a side that runs the minibert of another checkout
 former     python -m benchmarks.former: this checkout beside another one, results and speed
 pipeline_parity  python -m benchmarks.pipeline_parity: answers beside those of the pipeline that transformers removed
+hold_out   python -m benchmarks.hold_out: held-out paragraphs for the choices in docs/recipes.md
+split      python -m benchmarks.split: a half of SQuAD 2.0's dev set in three parts
 ranking    python -m benchmarks.ranking: which number ranks the answers of several documents best
 gpu        python -m benchmarks.gpu: training, attention and evaluation on a CUDA device
 """

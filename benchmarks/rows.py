@@ -190,7 +190,7 @@ def choose_engines(model: str) -> tuple[list[str], Lines]:
     return [engine for engine, names in lacking.items() if not names], lines
 
 
-def engines(data: str, model: str, rounds: int, questions: int = 600) -> Lines:
+def engines(data: str, model: str, rounds: int, questions: int = 200) -> Lines:
     """minibert beside other engines at the same precision, or, without that, at the last that it has."""
     (dtypes, without), (names, lines) = choose_dtypes(), choose_engines(model)
     lines = without + lines
