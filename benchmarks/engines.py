@@ -37,7 +37,6 @@ from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import Windows, make_windows
 
-DTYPES = ("float32", "bfloat16", "int8")  # minibert's, each a side with the name "minibert DTYPE"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("start_logits", "end_logits")
 CALIBRATION_WINDOWS = 300  # nncf's own default
@@ -91,7 +90,7 @@ ENGINES = {
     "ONNX Runtime float32": Engine(ONNX, "float32", ("plain.onnx", "fused.onnx"), onnxruntime_run),
     "ONNX Runtime int8": Engine(ONNX, "int8", ("plain-int8.onnx", "fused-int8.onnx"), onnxruntime_run),
     "OpenVINO float32": Engine(OPENVINO, "float32", ("plain.onnx",), partial(openvino_run, precision="f32")),
-    "OpenVINO default": Engine(OPENVINO, "bfloat16", ("plain.onnx",), openvino_run),
+    "OpenVINO default": Engine(OPENVINO, "auto", ("plain.onnx",), openvino_run),
     "OpenVINO int8": Engine((*OPENVINO, "nncf"), "int8", ("openvino-int8.xml",), openvino_run),
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import get_num_threads
 
 from benchmarks.breakdown import PRODUCTS
-from benchmarks.engines import DTYPES, ENGINES, missing
+from benchmarks.engines import ENGINES, missing
 from benchmarks.measure import ROOT, Result, Side, cells, compare, matrix_peak, run_once, write_part
 from benchmarks.ours import BASE, short_example
 from minibert.answers.predict import load_trained
@@ -167,18 +167,6 @@ def left_out(what: str, reason: object) -> list[str]:
     return [what, "", "", "", f"left out: {reason}"]
 
 
-def choose_dtypes() -> tuple[list[str], Lines]:
-    """minibert's dtypes that this machine can compute in, and a line for each other one."""
-    dtypes, lines = [], []
-    for dtype in DTYPES:
-        try:
-            choose_machine("cpu", dtype)
-            dtypes.append(dtype)
-        except BadInput as error:
-            lines.append(left_out(f"minibert {dtype}", error))
-    return dtypes, lines
-
-
 def choose_engines(model: str) -> tuple[list[str], Lines]:
     """The other engines that are installed, and a line for each that is not; none if the head of the model is new."""
     try:
@@ -191,9 +179,8 @@ def choose_engines(model: str) -> tuple[list[str], Lines]:
 
 
 def engines(data: str, model: str, rounds: int, questions: int = 200) -> Lines:
-    """minibert beside other engines at the same precision, or, without that, at the last that it has."""
-    (dtypes, without), (names, lines) = choose_dtypes(), choose_engines(model)
-    lines = without + lines
+    """minibert beside other engines at the same precision."""
+    names, lines = choose_engines(model)
     with tempfile.TemporaryDirectory() as folder:
         shared = {"model": model, "folder": folder}
         works = {  # what it is called, its data, the rounds
@@ -204,18 +191,20 @@ def engines(data: str, model: str, rounds: int, questions: int = 200) -> Lines:
         if names:
             run_once("engines", "export", data=data, engines=names, **shared)
         for name in names:
-            dtype = ENGINES[name].dtype if ENGINES[name].dtype in dtypes else dtypes[-1]
+            dtype = ENGINES[name].dtype
             sides = f"minibert {dtype}", name
             found = [run_once("engines", "difference", engine=side, data=data, **shared) for side in sides]
             what = f"logits up to {found[0]['largest']:.1f}, largest difference from minibert float32"
             lines.append([f"{dtype}: {what}", name, *(f"{result['difference']:.1e}" for result in found), ""])
-            for work, (what, file, turns) in works.items():
+            results = {}
+            for work, (unit, file, turns) in works.items():
                 ours, theirs = (Side("engines", work, engine=side, data=file, **shared) for side in sides)
                 with ours, theirs:
-                    results = compare(ours, theirs, turns)
-                lines.append([f"{dtype}: {what}", name, *cells(*results)])
-            scores = (f"{side[0]['exact_match']:.2f} / {side[0]['f1']:.2f}" for side in results)
-            lines.append([f"{dtype}: EM / F1 of {results[0][0]['amount']} questions", name, *scores, ""])
+                    results[work] = compare(ours, theirs, turns)
+                lines.append([f"{dtype}: {unit}", name, *cells(*results[work])])
+            evaluations = [side[0] for side in results["evaluation"]]
+            scores = (f"{one['exact_match']:.2f} / {one['f1']:.2f}" for one in evaluations)
+            lines.append([f"{dtype}: EM / F1 of {evaluations[0]['amount']} questions", name, *scores, ""])
     return lines
 
 

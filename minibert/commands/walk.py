@@ -112,7 +112,7 @@ def show_logits(lesson: Lesson) -> str:
 
 
 def show_loss(lesson: Lesson) -> str:
-    """The loss of each window, and of the batch, which is their mean."""
+    """The loss of each window by its first answer, and of the batch, which is their mean."""
     batch, lengths = lesson.batch, lesson.windows.lengths
     with torch.no_grad():
         logits = lesson.model(*lesson.inputs())
@@ -122,7 +122,8 @@ def show_loss(lesson: Lesson) -> str:
         costs = [-float(values[i, :tokens].log_softmax(0)[place]) for values, place in zip(logits, label)]
         lines.append(f"{i:>6}  {tuple(label)!s:<9}{costs[0]:>15.2f}{costs[1]:>13.2f}{sum(costs) / 2:>6.2f}")
     starts, ends = logits
-    loss = span_loss(starts, ends, batch["start_positions"], batch["end_positions"], batch["attention_mask"])
+    first = batch["start_positions"][:, :1], batch["end_positions"][:, :1]
+    loss = span_loss(starts, ends, *first, batch["attention_mask"])
     guess = np.log(lengths).mean()
     return "\n".join([*lines, f"span_loss of the batch: {loss:.2f}; equal logits would give {guess:.2f}"])
 

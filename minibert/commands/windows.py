@@ -41,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> None:
     windows = make_windows(examples, tokenizer, *options.sizes)
     for i, example in enumerate(examples[: options.show]):
         gold = repr(example.answers[0].text) if example.answers else "none"
+        if len(example.answers) > 1:
+            gold += f" (the first of {len(example.answers)}; its label is shown)"
         print(printable(f"question {example.id}: {example.question}\nanswer: {gold}"))
         own = np.flatnonzero(windows.example == i)
         for number, w in enumerate(own):

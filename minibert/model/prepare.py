@@ -29,16 +29,15 @@ def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> Bert
     """`prepare` for a model that will not be trained: all weights but the span head's are cast to the machine's dtype.
 
     This avoids a cast at every call, with similar rounding error. It is unsuitable for training, where updates smaller
-    than the rounding would vanish. On a CPU the weights are also rearranged once, for faster products.
+    than the rounding would vanish. On a CPU the weights are also rearranged once, for faster products. For int8 only
+    the products of the layers are in 8 bits.
     """
     is_int8 = machine.dtype is torch.int8
     dtype = torch.float32 if is_int8 else machine.dtype
     model.embeddings.to(dtype)
     model.encoder.to(dtype)
     prepare(model, machine)
-    if is_int8:
-        quantize(model)
-    elif machine.device.type == "cpu":
+    if not (is_int8 and quantize(model)) and machine.device.type == "cpu":
         pack_weights(model)  # optional, like `use_fast_kernels`
     return model
 

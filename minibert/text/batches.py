@@ -26,7 +26,7 @@ Batch = dict[str, Any]  # tensors by name; `attention_mask` may be None
 def training_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Indices of the windows of each batch of an epoch: shuffled, sorted by length within pools, shuffled again.
 
-    The batch with the most tokens, padding included, comes first: if the memory is too small, the run fails at once
+    The batch with the most tokens, padding included, comes first: if a GPU's memory is too small, the run fails at once
     and not hours later, and the allocator's blocks are large enough for all later batches.
     """
     generator = np.random.default_rng([seed, epoch])
@@ -50,8 +50,13 @@ def prediction_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]
 
 def split(indices: np.ndarray, lengths: np.ndarray, most_positions: int) -> list[np.ndarray]:
     """A batch in as few parts as keep to `most_positions`, padding included; a window is never cut."""
-    most_windows = max(1, most_positions // lengths[indices].max())
+    most_windows = max(1, most_positions // padded_width(lengths[indices]))
     return np.array_split(indices, math.ceil(len(indices) / most_windows))
+
+
+def padded_width(lengths: np.ndarray) -> int:
+    """The longest window's length, rounded up to a multiple of BLOCK."""
+    return math.ceil(lengths.max() / BLOCK) * BLOCK
 
 
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
@@ -63,7 +68,7 @@ def collate(windows: Windows, indices: np.ndarray) -> Batch:
     """
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
-    width = math.ceil(lengths.max() / BLOCK) * BLOCK
+    width = padded_width(lengths)
     columns = np.arange(min(width, windows.lengths.max()))  # never wider than the model has positions
     is_token = columns < lengths[:, None]  # (B, T)
     input_ids = np.full(is_token.shape, windows.pad_id, np.int64)
@@ -119,11 +124,12 @@ class Plan:
     def share(self, step: int) -> tuple[list[tuple[Batch, int]], int]:
         """This rank's parts of a step, each with 1 if it counts, else 0; and the windows of the whole step.
 
-        An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes the first with
+        An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes a window with
         0: averaging the gradients waits for every rank.
         """
         all_indices = self.micro_batches(step)
-        share = [(indices, 1) for indices in all_indices[ranks.rank() :: ranks.world_size()]] or [(all_indices[0], 0)]
+        own = all_indices[ranks.rank() :: ranks.world_size()]
+        share = [(indices, 1) for indices in own] if own else [(all_indices[0][:1], 0)]
         lengths, most = self.windows.lengths, self.most_positions
         parts = [(part, counts) for indices, counts in share for part in split(indices, lengths, most)]
         return [(collate(self.windows, part), counts) for part, counts in parts], sum(map(len, all_indices))

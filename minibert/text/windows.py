@@ -35,6 +35,7 @@ from minibert.text.tokenizer import Tokenizer
 
 MAX_SEQ_LENGTH = 384  # tokens of a window; attention costs grow with the square
 DOC_STRIDE = 128  # tokens that neighbouring windows share
+MOST_ANSWERS = 16  # of a question that training learns from; every window has room for as many
 MAX_QUERY_LENGTH = 64  # tokens of a question; the rest of a longer one is dropped
 
 Span = tuple[int, int]  # first and last token, both included
@@ -101,8 +102,9 @@ class Windows:
 
     Windows of one question stand together, in the order of the questions. Every question has at least one.
 
-    Labels have A columns, as many as the most answers of any question (at least 1). A question with fewer repeats its
-    own in turn: two, beside a question with three, stand as first, second, first. Annotators who agree count once each.
+    Labels have A columns, as many as the most answers of any question (1 to MOST_ANSWERS). A question with fewer
+    repeats its own in turn: two, beside a question with three, stand as first, second, first. Annotators who agree
+    count once each.
     """
 
     ids: np.ndarray  # (tokens of all windows,) int32
@@ -154,7 +156,7 @@ def make_windows(
         "questions windows exact widened narrowed unanswered untokenized lost cut_questions".split(), 0
     )
     ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []
-    annotators = max([1, *(len(example.answers) for example in examples)])
+    annotators = min(MOST_ANSWERS, max([1, *(len(example.answers) for example in examples)]))
 
     for number, (example, (all_question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]

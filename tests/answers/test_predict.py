@@ -12,10 +12,10 @@ from minibert.answers.confidence import NOT_FITTED
 from minibert.answers.pipeline import pipeline
 from minibert.answers.predict import check_pair, load_trained, mean_loss, parts, predict_logits, window_length
 from minibert.model.bert import span_loss
-from minibert.model.prepare import prepare
+from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import load_model
 from minibert.support.errors import BadInput
-from minibert.support.machine import Machine
+from minibert.support.machine import Machine, choose_machine
 from minibert.text.records import Example, Gold
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
@@ -169,3 +169,11 @@ def test_a_model_whose_weights_overflow_has_no_answers(tiny_folder, windows, sca
         model.span_head.bias.fill_(scale)
     with pytest.raises(FloatingPointError, match="overflow"):
         predict_logits(prepare(model, CPU), windows, CPU)
+
+
+def test_activations_that_overflow_in_int8_give_no_answers(tiny_folder, windows):
+    machine, model = choose_machine("cpu", "int8"), load_model(tiny_folder)
+    with torch.no_grad():
+        model.embeddings.norm.weight.fill_(3e38)
+    with pytest.raises(FloatingPointError, match="overflow"):
+        predict_logits(prepare_to_answer(model, machine), windows, machine)

@@ -40,9 +40,8 @@ FIRST = (
 TESTS = "pip install -e '.[dev]' && pytest"
 # Files that a reader downloads; the guide says where.
 DOWNLOADS = "train-v1.1.json dev-v1.1.json shifts-new-wiki.json shifts-amazon.json shifts-reddit.json".split()
-MADE = (
-    "v2-train.json v2-held.json v2-test.json held.json all.json first.json".split()
-)  # by `benchmarks.split`, `.hold_out`
+# Files that `benchmarks.split` and `benchmarks.hold_out` write.
+MADE = "v2-train.json v2-held.json v2-test.json held.json all.json first.json".split()
 
 
 def blocks(page: Path, language: str) -> list[str]:

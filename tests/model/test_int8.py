@@ -74,6 +74,17 @@ def test_a_model_of_int8_answers_nearly_as_in_float32_and_without_a_warning(caps
     assert capsys.readouterr().err == ""
 
 
+def test_a_model_may_be_prepared_again_in_any_order_and_keeps_its_state():
+    plain, model = tiny_model(), tiny_model()
+    expected, state = torch.stack(plain(*tiny_batch())), plain.state_dict()
+    for dtype, tolerance in (("float32", 1e-5), ("int8", 0.05), ("int8", 0.05), ("float32", 1e-5)):
+        prepare_to_answer(model, choose_machine("cpu", dtype))
+        with torch.inference_mode():
+            assert relative_error(torch.stack(model(*tiny_batch())), expected) < tolerance
+        assert model.state_dict().keys() == state.keys()
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+
+
 def no_operator(*args):
     raise AttributeError("'_OpNamespace' 'quantized' object has no attribute 'linear_prepack'")
 
@@ -95,7 +106,7 @@ def test_where_torch_has_no_int8_product_answers_are_in_float32_and_a_line_says_
     monkeypatch.setattr(torch.ops.quantized, operator, replacement)
     model = tiny_model()
     structure, before = str(model), torch.stack(model(*tiny_batch()))
-    quantize(model)
+    assert not quantize(model)
     assert str(model) == structure and torch.equal(torch.stack(model(*tiny_batch())), before)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: answering in float32, not int8: ") and reason in line

@@ -187,6 +187,12 @@ def test_every_annotators_answer_is_a_label_and_fewer_answers_repeat_in_turn(tok
     assert labels_of(make_windows(examples[4:], tokenizer)) == [[(0, 0)]]
 
 
+def test_one_question_with_very_many_answers_does_not_make_all_others_large(tokenizer):
+    many = Example("q", "", "who", "a b c", (Gold("a", 0),) * 15 + (Gold("b", 2),) * 1000)
+    windows = make_windows([many, Example("q", "", "who", "a b c", (Gold("c", 4),))], tokenizer)
+    assert labels_of(windows) == [[(3, 3)] * 15 + [(4, 4)], [(5, 5)] * 16]
+
+
 # ---- against the definition, window by window
 
 
