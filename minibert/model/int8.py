@@ -3,18 +3,19 @@
 A processor multiplies four times as many 8-bit integers at once as float32 numbers, and reads a quarter of the memory.
 Each linear map of a layer becomes
 
-    weight, once    row j is s[j] times integers from -63 to 63, with s[j] = max |row j| / 63
+    weight, once    row j is s[j] times integers from -127 to 127, with s[j] = max |row j| / 127
     input           at every call, an offset plus a step times integers from 0 to 255, between its least and its
                     largest value: "dynamic" quantisation (the scheme of Jacob et al., 2017, without their training)
     output          the integer products, summed exactly in 32 bits and multiplied by s[j] and the step: float32
 
-Why 63 and not 127: processors without VNNI instructions add two products in 16 bits before they widen the sum. With 63
-the sum is at most 2 * 255 * 63 = 32,130, below 2**15; with 127 it would overflow silently, and answers would depend on
-the processor. All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
+All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
 
-One token is quantised apart from the others: [CLS], before the second map of the feed-forward. There its values reach
-five times those of any other token (measured on a trained MiniLM), so that a common range would leave the others a
-fifth of the steps: 1 EM and 0.5 F1 on held-out questions, which its own range gives back.
+Without VNNI instructions a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
+would overflow silently. There the weights have 63 for 127: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
+
+One token is quantised apart from the others: [CLS], before both maps of the feed-forward. There its values reach three
+to five times those of any other token (measured on a trained MiniLM), so that a common range would leave the others a
+fraction of the steps.
 
 In: a model of `bert.py` in float32. Out: the same model with other linear maps in its layers; it cannot be trained.
 Next: `prepare.py`.
@@ -28,8 +29,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, Layer
+from minibert.support.machine import processor_flags
 
-LEVELS = 63  # the largest integer of a quantised weight
+FEED_FORWARD = ("expand", "contract")  # the maps before which [CLS] has a range of its own
+
+
+def largest_integer() -> int:
+    """The largest integer of a quantised weight, for which no sum overflows on this processor."""
+    return 127 if processor_flags() & {"avx512_vnni", "avx_vnni"} else 63
 
 
 class Int8Linear(nn.Linear):
@@ -43,7 +50,9 @@ class Int8Linear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias, self.is_cls_apart = linear.weight, linear.bias, is_cls_apart
         weight = linear.weight.detach()  # (out, in)
-        scales = (weight.abs().amax(dim=1) / LEVELS).clamp(min=torch.finfo(torch.float32).tiny)  # a row may be all 0
+        scales = (weight.abs().amax(dim=1) / largest_integer()).clamp(
+            min=torch.finfo(torch.float32).tiny
+        )  # a row may be all 0
         with warnings.catch_warnings():
             # torch has announced that tensors of quantised dtypes will go, and has no other product that is as fast.
             # Once they are gone, the AttributeError or RuntimeError here leads to float32 and a line that says so.
@@ -79,7 +88,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
     ]
     try:
         check_product(maps[0][2])
-        replacements = [Int8Linear(linear, is_cls_apart=name == "contract") for _, name, linear in maps]
+        replacements = [Int8Linear(linear, is_cls_apart=name in FEED_FORWARD) for _, name, linear in maps]
     except (RuntimeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
         print(f"warning: answering in float32, not int8: {reason}", file=sys.stderr)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from minibert.model import int8
 from minibert.model.bert import Layer
-from minibert.model.int8 import LEVELS, Int8Linear, quantize
+from minibert.model.int8 import Int8Linear, largest_integer, quantize
 from minibert.model.prepare import prepare_to_answer
 from minibert.support.machine import choose_machine
 from tests.builders import tiny_batch, tiny_model
@@ -51,9 +52,13 @@ def test_cls_has_its_own_range_so_that_its_large_values_cost_the_other_tokens_no
     assert relative_error(apart[:, 0], expected[:, 0]) < 0.02
 
 
-def test_no_sum_of_two_products_overflows_16_bits():
-    """Processors without VNNI add two products in 16 bits. The largest inputs and weights there are give the worst."""
-    assert 2 * 255 * LEVELS < 2**15
+@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx512_vnni"}, set()])
+def test_without_vnni_no_sum_of_two_products_overflows_16_bits(monkeypatch, flags):
+    monkeypatch.setattr(int8, "processor_flags", lambda: flags)
+    assert ("avx512_vnni" in flags) == (2 * 255 * largest_integer() >= 2**15)
+
+
+def test_the_largest_inputs_and_weights_overflow_nowhere():
     linear, x = nn.Linear(64, 4), torch.ones(5, 64)
     with torch.no_grad():
         linear.weight.fill_(1.0)
