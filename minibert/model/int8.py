@@ -50,9 +50,8 @@ class Int8Linear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias, self.is_cls_apart = linear.weight, linear.bias, is_cls_apart
         weight = linear.weight.detach()  # (out, in)
-        scales = (weight.abs().amax(dim=1) / largest_integer()).clamp(
-            min=torch.finfo(torch.float32).tiny
-        )  # a row may be all 0
+        least = torch.finfo(torch.float32).tiny  # a row may be all 0
+        scales = (weight.abs().amax(dim=1) / largest_integer()).clamp(min=least)
         with warnings.catch_warnings():
             # torch has announced that tensors of quantised dtypes will go, and has no other product that is as fast.
             # Once they are gone, the AttributeError or RuntimeError here leads to float32 and a line that says so.
