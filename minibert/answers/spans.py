@@ -10,8 +10,9 @@ Why every pair is tried: the usual shortcut pairs the 20 highest starts with the
 legal span need not be among those pairs, and all of them may be illegal.
 
 Why "no answer" takes the smallest [CLS] sum over the windows: most windows of a long context rightly say "not here".
-There is no answer only if every window says so. So the window that says it least, with the smallest [CLS] sum, decides.
-The result is the "null answer"; its sum minus the best span's is called "null odds", as in SQuAD v2.0.
+One window that holds the answer outweighs them all. It is the one with the smallest [CLS] sum, so that sum is the score
+of "no answer" for the question. The result is the "null answer"; its sum minus the best span's is called "null odds",
+as in SQuAD v2.0.
 
 The order of the answers and their `score` are two measures. The order is by the logit sum within one window. The score
 compares the answer's two tokens with every token of the context, each at its largest logit over the windows: see

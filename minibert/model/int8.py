@@ -11,7 +11,7 @@ Each linear map of a layer becomes
 All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
 
 Without VNNI instructions a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
-would overflow silently. There the weights have 63 for 127: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
+would overflow silently. On such a processor the largest integer is 63: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
 
 One token is quantised apart from the others: [CLS], before both maps of the feed-forward. There its values reach three
 to five times those of any other token (measured on a trained MiniLM), so that a common range would leave the others a
@@ -28,7 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minibert.model.bert import BertForQuestionAnswering, Layer
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.fast_cpu import layers_of
 from minibert.support.machine import processor_flags
 
 FEED_FORWARD = ("expand", "contract")  # the maps before which [CLS] has a range of its own
@@ -77,7 +78,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
     If torch has no int8 product for this processor, or a probe gives another product, all stay as they are, a warning
     says why, and False is returned.
     """
-    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    layers = layers_of(model)
     maps = [
         (parent, name, linear)
         for layer in layers
