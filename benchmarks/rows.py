@@ -178,16 +178,34 @@ def choose_engines(model: str) -> tuple[list[str], Lines]:
     return [engine for engine, names in lacking.items() if not names], lines
 
 
+def answering(data: str, folder: str, rounds: int, questions: int) -> dict[str, tuple[str, str, int]]:
+    """The works of answering: what each is called, its data and its rounds."""
+    return {
+        "latency": ("one question of 150 tokens, answers/s", data, 3 * rounds),
+        "batch": ("a batch of 16 windows, windows/s", data, 3 * rounds),
+        "evaluation": ("evaluation, questions/s", write_part(data, f"{folder}/part.json", questions), rounds),
+    }
+
+
+def int8(data: str, model: str, rounds: int, questions: int = 150) -> Lines:
+    """minibert's int8 beside its other dtypes. Needs a trained model."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        for other in ("float32", "bfloat16"):
+            for work, (unit, file, turns) in answering(data, folder, rounds, questions).items():
+                shared = {"data": file, "model": model, "folder": folder}
+                ours, theirs = (Side("engines", work, engine=f"minibert {name}", **shared) for name in ("int8", other))
+                with ours, theirs:
+                    lines.append([f"int8: {unit}", f"minibert {other}", *cells(*compare(ours, theirs, turns))])
+    return lines
+
+
 def engines(data: str, model: str, rounds: int, questions: int = 200) -> Lines:
     """minibert beside other engines at the same precision."""
     names, lines = choose_engines(model)
     with tempfile.TemporaryDirectory() as folder:
         shared = {"model": model, "folder": folder}
-        works = {  # what it is called, its data, the rounds
-            "latency": ("one question of 150 tokens, answers/s", data, 3 * rounds),
-            "batch": ("a batch of 16 windows, windows/s", data, 3 * rounds),
-            "evaluation": ("evaluation, questions/s", write_part(data, f"{folder}/part.json", questions), rounds),
-        }
+        works = answering(data, folder, rounds, questions)
         if names:
             run_once("engines", "export", data=data, engines=names, **shared)
         for name in names:
@@ -250,5 +268,6 @@ ROWS = {
     "growth": growth,
     "stream": stream,
     "engines": engines,
+    "int8": int8,
     "first_answer": first_answer,
 }
