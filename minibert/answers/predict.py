@@ -21,7 +21,7 @@ from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine
 from minibert.support.progress import over
-from minibert.text.batches import collate, prediction_batches
+from minibert.text.batches import collate, prediction_batches, split
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import MAX_SEQ_LENGTH, Windows, flat_rows
@@ -44,7 +44,8 @@ def predict_logits(
     `progress` shows how far it has come.
     """
     logits = torch.zeros(2, len(windows.ids))
-    batches = prediction_batches(windows.lengths, batch_size)[ranks.rank() :: ranks.world_size()]
+    own = prediction_batches(windows.lengths, batch_size)[ranks.rank() :: ranks.world_size()]
+    batches = [part for batch in own for part in split(batch, windows.lengths, machine.most_positions)]
     was_training = model.training
     if was_training:  # for one short window, a visit to all modules costs as much as a layer
         model.eval()

@@ -42,10 +42,11 @@ class Machine:
 
     @property
     def most_positions(self) -> int:
-        """The tokens, padding included, that training computes on at once.
+        """The tokens, padding included, that a model computes on at once.
 
-        On a CPU, parts of a batch that stay in the cache take two fifths less memory and, where windows are long, a
-        twentieth less time. A GPU is the faster the more it computes at once.
+        On a CPU, parts of a batch that stay in the cache take less memory and less time: in training two fifths and,
+        where windows are long, a twentieth; in answering two thirds and an eighth. A GPU is the faster the more it
+        computes at once.
         """
         return MOST_POSITIONS if self.device.type == "cpu" else sys.maxsize
 

@@ -14,6 +14,7 @@ from minibert.answers.predict import check_pair, load_trained, mean_loss, parts,
 from minibert.model.bert import span_loss
 from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import load_model
+from minibert.support import machine
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.records import Example, Gold
@@ -61,6 +62,16 @@ def test_logits_and_loss_are_those_of_each_window_alone(tiny_folder, windows, al
         np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert mean_loss(windows, *flat) == pytest.approx(alone[2], abs=1e-5)
     assert {module.training for module in model.modules()} == {is_training}
+
+
+def test_a_cpu_computes_a_batch_in_parts(tiny_folder, windows, alone, monkeypatch):
+    model, sizes = prepare(load_model(tiny_folder), CPU), []
+    model.register_forward_pre_hook(lambda _, args, named: sizes.append(named["input_ids"].shape), with_kwargs=True)
+    monkeypatch.setattr(machine, "MOST_POSITIONS", 64)
+    flat = predict_logits(model, windows, CPU, 64)
+    assert len(sizes) > 1 and all(rows * width <= 64 for rows, width in sizes)
+    for logits, expected in zip(flat, alone):
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
