@@ -13,9 +13,9 @@ All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
 Without VNNI instructions a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
 would overflow silently. On such a processor the largest integer is 63: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
 
-One token is quantised apart from the others: [CLS], before both maps of the feed-forward. There its values reach three
-to five times those of any other token (measured on a trained MiniLM), so that a common range would leave the others a
-fraction of the steps.
+One token is quantised apart from the others: [CLS], in the feed-forward. There its values reach three to five times
+those of any other token (measured on a trained MiniLM), so that a common range would leave the others a fraction of the
+steps.
 
 In: a model of `bert.py` in float32. Out: the same model with other linear maps in its layers; it cannot be trained.
 Next: `prepare.py`.
@@ -28,11 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.bert import BertForQuestionAnswering, FeedForward
 from minibert.model.fast_cpu import layers_of
 from minibert.support.machine import processor_flags
-
-FEED_FORWARD = ("expand", "contract")  # the maps before which [CLS] has a range of its own
 
 
 def largest_integer() -> int:
@@ -43,13 +41,12 @@ def largest_integer() -> int:
 class Int8Linear(nn.Linear):
     """A linear map with a second copy of its weight, in 8 bits. It has no gradient.
 
-    is_cls_apart: the first token of each window has a range of its own. Raises RuntimeError or AttributeError where
-    torch has no such product.
+    Raises RuntimeError or AttributeError where torch has no such product.
     """
 
-    def __init__(self, linear: nn.Linear, is_cls_apart: bool = False):
+    def __init__(self, linear: nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
-        self.weight, self.bias, self.is_cls_apart = linear.weight, linear.bias, is_cls_apart
+        self.weight, self.bias = linear.weight, linear.bias
         weight = linear.weight.detach()  # (out, in)
         least = torch.finfo(torch.float32).tiny  # a row may be all 0
         scales = (weight.abs().amax(dim=1) / largest_integer()).clamp(min=least)
@@ -61,15 +58,27 @@ class Int8Linear(nn.Linear):
             self.packed = torch.ops.quantized.linear_prepack(quantized, linear.bias.detach())
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, in) -> (B, T, out), float32. Raises FloatingPointError for values that are not finite."""
-        parts = hidden_states.split([1, hidden_states.size(1) - 1], dim=1) if self.is_cls_apart else [hidden_states]
+        """(.., in) -> (.., out), float32. Raises FloatingPointError for values that are not finite."""
         try:
-            products = [torch.ops.quantized.linear_dynamic(part, self.packed) for part in parts]
+            return torch.ops.quantized.linear_dynamic(hidden_states, self.packed)
         except RuntimeError as error:
             if hidden_states.isfinite().all():
                 raise
             raise FloatingPointError("the weights overflow, the model has no answers; use another") from error
-        return torch.cat(products, dim=1) if self.is_cls_apart else products[0]
+
+
+class ClsApart(FeedForward):
+    """A feed-forward that takes the first token of each window by itself: in int8, with ranges of its own."""
+
+    def __init__(self, feed_forward: FeedForward):
+        nn.Module.__init__(self)
+        self.expand, self.contract = feed_forward.expand, feed_forward.contract
+        self.gelu = nn.GELU()  # packing moves it into the first map, which is replaced here
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        first, others = map(super().forward, hidden_states.split([1, hidden_states.size(1) - 1], dim=1))
+        return torch.cat([first, others], dim=1)
 
 
 def quantize(model: BertForQuestionAnswering) -> bool:
@@ -88,7 +97,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
     ]
     try:
         check_product(maps[0][2])
-        replacements = [Int8Linear(linear, is_cls_apart=name in FEED_FORWARD) for _, name, linear in maps]
+        replacements = [Int8Linear(linear) for _, _, linear in maps]
     except (RuntimeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
         print(f"warning: answering in float32, not int8: {reason}", file=sys.stderr)
@@ -96,7 +105,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
     for (parent, name, _), replacement in zip(maps, replacements):
         setattr(parent, name, replacement)
     for layer in layers:
-        layer.feed_forward.gelu = nn.GELU()  # packing moves it into the first map, which has just been replaced
+        layer.feed_forward = ClsApart(layer.feed_forward)
     return True
 
 
