@@ -68,15 +68,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) 
 
 
 @pytest.fixture(scope="session")
-def still_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """Like `tiny_folder`, but without dropout: runs that differ only in their ranks must agree."""
-    folder = tmp_path_factory.mktemp("still")
-    config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    save_model(draw_weights(BertForQuestionAnswering(config)), tokenizer, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def headless_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """The tiny model without a span head."""
     folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("headless") / "model")

@@ -5,6 +5,8 @@ there, ready for training (`prepare`) or for answering (`prepare_to_answer`).
 Next: `answers/spans.py`, the span search.
 """
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,16 @@ def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> Bert
     if not (is_int8 and quantize(model)) and machine.device.type == "cpu":
         pack_weights(model)  # optional, like `use_fast_kernels`
     return model
+
+
+def set_dropout(model: BertForQuestionAnswering, rate: float) -> None:
+    """Give all dropout layers one rate, before `prepare`. BERT has none before the span head, DistilBERT has."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+    model.dropout.p = rate if model.config.model_type == "distilbert" else 0.0
+    rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate, "qa_dropout": model.dropout.p}
+    model.config = dataclasses.replace(model.config, **rates)
 
 
 class Float32Linear(nn.Linear):

@@ -23,6 +23,7 @@ FORMAT = 2  # of the settings in a checkpoint; 1 had no number
 OLDER = {
     "compile": False,
     "deterministic": False,
+    "dropout": None,
     "early_stopping": None,
     "eval_steps": None,
     "skip_bad_records": False,
@@ -144,6 +145,9 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
+    dropout: float | None = option(
+        None, "dropout of all layers; default: the model's own for hidden_size >= 768, 0 below", least=0, most=0.99
+    )
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0: no clipping", least=0)
     seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)
     max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)

@@ -28,7 +28,7 @@ def train(command, data, tiny_folder, tmp_path):
 def whole(tmp_path_factory, tiny_folder):
     """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("whole")
-    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1)
+    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1, dropout=0.1)
     return folder
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, attention_fused
 from minibert.model.fast_cpu import CheapDropout, attention_on_cpu
-from minibert.model.prepare import Float32Linear, prepare, prepare_to_answer
+from minibert.model.prepare import Float32Linear, prepare, prepare_to_answer, set_dropout
 from minibert.support.machine import Machine
-from tests.builders import tiny_batch, tiny_model
+from tests.builders import tiny_batch, tiny_config, tiny_model
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = Machine(CPU, torch.float32), Machine(CPU, torch.bfloat16)
@@ -41,6 +41,17 @@ def test_preparing_keeps_the_mode_and_torchs_seed_decides_the_dropout(mode):
         torch.manual_seed(seed)
         results.append(logits(model))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2]) != mode
+
+
+@pytest.mark.parametrize(("kind", "head"), [("bert", 0.0), ("distilbert", 0.3)])
+def test_one_rate_for_all_dropout_layers_but_bert_has_none_before_its_head(kind, head):
+    types = 2 if kind == "bert" else 0
+    model = BertForQuestionAnswering(tiny_config(model_type=kind, type_vocab_size=types, qa_dropout=head / 3))
+    set_dropout(model, 0.3)
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert model.dropout.p == head and sorted(rates) == sorted([head] + [0.3] * (len(rates) - 1))
+    other = BertForQuestionAnswering(model.config)
+    assert [module.p for module in other.modules() if isinstance(module, nn.Dropout)] == rates
 
 
 def test_the_cpu_gets_its_own_kernels_and_another_device_torchs():

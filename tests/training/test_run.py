@@ -8,15 +8,18 @@ import pytest
 import torch
 
 import minibert
+from minibert.model.bert import BertForQuestionAnswering
+from minibert.model.config import load_config
+from minibert.model.weights import save_model
 from minibert.training.settings import Settings
-from tests.builders import toy_run
+from tests.builders import draw_weights, tiny_config, toy_run
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_folder):
     """A run of 2 epochs with every checkpoint kept."""
     folder = tmp_path_factory.mktemp("finished")
-    return toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1)
+    return toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1, dropout=0.1)
 
 
 def log_of(run) -> list[dict]:
@@ -39,6 +42,15 @@ def half(finished, tmp_path):
     """A copy of that run as it stood at step 5."""
     shutil.copytree(finished.folder / "checkpoint-5", tmp_path / "half" / "checkpoint-5")
     return tmp_path / "half"
+
+
+@pytest.mark.parametrize(("size", "given", "used"), [(48, {}, 0.0), (48, {"dropout": 0.3}, 0.3), (768, {}, 0.1)])
+def test_a_small_model_is_trained_without_dropout_a_larger_one_with_its_own(tmp_path, tokenizer, size, given, used):
+    save_model(draw_weights(BertForQuestionAnswering(tiny_config(hidden_size=size))), tokenizer, tmp_path / "model")
+    run = toy_run(tmp_path, tmp_path / "model", questions=2, max_steps=1, **given)
+    config = load_config(run.checkpoint)
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.qa_dropout) == (used, used, 0.0)
+    assert run.settings.dropout == (used if size == 48 else None)
 
 
 def test_a_resumed_run_needs_no_settings_and_ends_as_the_whole_one(finished, half, capfd):

@@ -254,14 +254,14 @@ def test_every_rank_stops_on_bad_input(tmp_path, start_ranks, tiny_folder):
         assert_one_line(process, 2, "none.json: cannot be read")
 
 
-def test_ranks_without_a_batch_take_part_in_every_step(tmp_path, start_ranks, still_folder):
+def test_ranks_without_a_batch_take_part_in_every_step(tmp_path, start_ranks, tiny_folder):
     """5 windows in batches of 1 over 2 ranks x accumulation 3: rank 1 has two of them, and in all 1 step an epoch."""
     data = write_toy_squad(tmp_path / "five.json", 5)
     logs = []
     for ranks, accumulation in ((1, 6), (2, 3)):
         run = tmp_path / f"{ranks}-ranks"
-        words = ["--data", data, "--model", still_folder, "--output_dir", run, "--batch_size", "1", "--epochs", "4"]
-        words += ["--gradient_accumulation_steps", accumulation, "--learning_rate", "1e-3", *SMALL]
+        words = ["--data", data, "--model", tiny_folder, "--output_dir", run, "--batch_size", "1", "--epochs", "4"]
+        words += ["--gradient_accumulation_steps", accumulation, "--learning_rate", "1e-3", "--dropout", "0", *SMALL]
         processes = start_ranks(ranks, "train", words)
         assert ends(processes) == [0] * ranks, [process.err for process in processes]
         assert step_of(run) == 4
@@ -279,10 +279,10 @@ def torchrun(*words) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("questions", [33, 24])  # 33: one rank gets no micro-batch in an epoch's last step
-def test_two_ranks_of_torchrun_equal_one_process_with_twice_the_accumulation(tmp_path, start, still_folder, questions):
+def test_two_ranks_of_torchrun_equal_one_process_with_twice_the_accumulation(tmp_path, start, tiny_folder, questions):
     data = write_toy_squad(tmp_path / "toy.json", questions)
-    words = ["--data", data, "--eval_data", data, "--model", still_folder, "--batch_size", 4, *SMALL]
-    words += ["--learning_rate", "1e-3", "--output_dir"]
+    words = ["--data", data, "--eval_data", data, "--model", tiny_folder, "--batch_size", 4, *SMALL]
+    words += ["--learning_rate", "1e-3", "--dropout", "0", "--output_dir"]
     launcher = torchrun("train.py", *words, tmp_path / "two")
     assert start("train", [*words, tmp_path / "one", "--gradient_accumulation_steps", 2]).wait() == 0
     out, errors = launcher.communicate(timeout=150)
