@@ -30,6 +30,8 @@ from minibert.text.windows import Windows, make_windows
 from minibert.training.step import learning_rate_at, make_optimizer, update
 
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}  # whatever the model was trained with
+NO_DROPOUT = dict.fromkeys(DROPOUT, 0.0)
 SETTINGS = {"n_best_size": 20, "max_answer_length": 30, "eval_batch_size": 64}
 SETTINGS |= {"version_2_with_negative": False, "null_score_diff_threshold": 0.0}
 
@@ -55,8 +57,8 @@ def short_example(data: str, model: str) -> Example:
 
 
 def changed_model(model: str, changes: dict) -> BertForQuestionAnswering:
-    """The folder's model with another dropout, or one of other sizes with random weights."""
-    changed = BertForQuestionAnswering(replace(load_config(model), **changes))
+    """The folder's model with BERT's dropout or another, or one of other sizes with random weights."""
+    changed = BertForQuestionAnswering(replace(load_config(model), **DROPOUT | changes))
     if "hidden_size" not in changes:
         changed.load_state_dict(load_model(model).state_dict())
     return changed

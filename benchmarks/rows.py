@@ -18,7 +18,7 @@ from torch import get_num_threads
 from benchmarks.breakdown import PRODUCTS
 from benchmarks.engines import ENGINES, missing
 from benchmarks.measure import ROOT, Result, Side, cells, compare, matrix_peak, run_once, write_part
-from benchmarks.ours import BASE, short_example
+from benchmarks.ours import BASE, NO_DROPOUT, short_example
 from minibert.answers.predict import load_trained
 from minibert.support.errors import BadInput
 from minibert.support.machine import choose_machine
@@ -258,6 +258,7 @@ ROWS = {
     "training_no_attention_dropout": partial(
         training, what="training, attention dropout 0", peers="T", attention_probs_dropout_prob=0.0
     ),
+    "training_no_dropout": partial(training, what="training, no dropout", peers="T", **NO_DROPOUT),
     "training_base": partial(training, what="training, BERT-base sizes", count=3, **BASE),
     "evaluation": evaluation,
     "postprocessing": postprocessing,

@@ -11,7 +11,7 @@ import transformers
 
 from benchmarks import peers
 from benchmarks.measure import Work, fastest, serve
-from benchmarks.ours import load_windows, measure_growth, repeat, sample_batches, short_example
+from benchmarks.ours import DROPOUT, load_windows, measure_growth, repeat, sample_batches, short_example
 from minibert.evaluation.scorer import score
 from minibert.support.machine import choose_machine
 from minibert.text.squad import read_squad
@@ -31,7 +31,7 @@ def attentions(peer: str) -> tuple[str, ...]:
 
 def trainer(peer: str, model: str, attention: str, windows: Windows, changes: dict, device: str = "cpu"):
     """A function that takes one step on a batch, given as indices of windows. On CUDA, T compiles its model."""
-    bert = peers.load_model(model, attention, **changes)
+    bert = peers.load_model(model, attention, **DROPOUT | changes)
     if peer == "T" and device != "cpu":
         bert = torch.compile(bert, dynamic=True)
     on_cpu = torch.float32 if peer == "D" else DTYPE
