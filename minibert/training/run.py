@@ -210,7 +210,7 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
     length = window_length(settings.max_seq_length, config)
     changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
     if settings.learning_rate is None:
-        changes["learning_rate"] = 3e-5 if config.hidden_size >= BASE_SIZE else 1e-4
+        changes["learning_rate"] = 3e-5 if config.hidden_size >= BASE_SIZE else 2e-4
     if settings.max_seq_length is None:  # few positions make the length shorter, and so the largest overlap
         changes["doc_stride"] = min(settings.doc_stride, length - 4)
     return dataclasses.replace(settings, **changes)

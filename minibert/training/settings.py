@@ -141,7 +141,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     batch_size: int = option(16, "windows in a micro-batch, per process", least=1)
     gradient_accumulation_steps: int = option(1, "micro-batches in a step, per process", least=1)
     learning_rate: float | None = option(
-        None, "peak learning rate; default 3e-5 for hidden_size >= 768, 1e-4 below", least=0
+        None, "peak learning rate; default 3e-5 for hidden_size >= 768, 2e-4 below", least=0
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)

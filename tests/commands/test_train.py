@@ -100,7 +100,7 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
     assert set(state) == {"position", "scaler", "settings", "facts"}
     settings, names = state["settings"], {field.name for field in dataclasses.fields(Settings)}
     assert set(settings) == names - {"resume", "overwrite"} | {"format"}
-    resolved = {"max_seq_length": 70, "learning_rate": 1e-4, "data": [data.name], "device": "cpu"}
+    resolved = {"max_seq_length": 70, "learning_rate": 2e-4, "data": [data.name], "device": "cpu"}
     assert {name: settings[name] for name in resolved} == resolved
     assert settings["format"] == 2 and settings["dtype"] in ("float32", "bfloat16")
     facts = {"data_sha256": [fingerprint(data)["sha256"]], "world_size": 1, "threads": torch.get_num_threads()}

@@ -28,7 +28,7 @@ def log_of(run) -> list[dict]:
 
 def test_a_run_has_its_folder_settings_and_figures(finished):
     run, data = finished, finished.settings.eval_data
-    assert run.settings.files == (str(data),) and run.settings.learning_rate == 1e-4
+    assert run.settings.files == (str(data),) and run.settings.learning_rate == 2e-4
     assert {"train_runtime", "train_loss", "eval_loss", "exact_match", "f1"} < set(run.summary)
     assert run.checkpoint.parent == run.folder and str(run.folder) in repr(run) and "f1" in repr(run)
     sizes = {"max_seq_length": 64, "doc_stride": 16}
