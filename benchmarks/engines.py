@@ -1,9 +1,8 @@
 """Other engines that answer on a CPU, beside minibert: ONNX Runtime and OpenVINO, each with the same model folder.
 
 `export` writes the files that the engines read (see `engine_files.py`), `load_run` makes one of them a function: the
-arrays of a batch -> start and end logits. Only the forward pass differs. Tokenizer, windows, batches and span search
-are minibert's for every engine, which favours the engines: their users write that part themselves, or take a slower
-one.
+arrays of a batch -> start and end logits. Only the forward pass differs. Tokenizer, windows, batches, their parts and
+the span search are minibert's for every engine.
 
 python -m benchmarks.engines WORK JSON
 """

@@ -1,4 +1,4 @@
-"""A whole run by T, the tuned peer, to compare with the same run of `train.py` and `evaluate.py`.
+"""A whole run by T, the tuned peer, to compare with a run of `train.py` and `evaluate.py`.
 
 python -m benchmarks.recipe --data shifts-new-wiki.json shifts-amazon.json shifts-reddit.json --eval_data dev-v1.1.json
 

@@ -41,7 +41,8 @@ def predict_logits(
     """Start and end logits of every token of every window: (tokens,) float32 each, in the flat layout of `windows.ids`.
 
     The ranks share the batches, and each rank gets all logits. The batches do not depend on the number of ranks.
-    `progress` shows how far it has come.
+    A batch of more than `machine.most_positions`, padding included, is computed in parts. `progress` shows how far it
+    has come.
     """
     logits = torch.zeros(2, len(windows.ids))
     own = prediction_batches(windows.lengths, batch_size)[ranks.rank() :: ranks.world_size()]

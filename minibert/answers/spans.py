@@ -9,14 +9,13 @@ question; `search` gives the same result for many questions, by array operations
 Why every pair is tried: the usual shortcut pairs the 20 highest starts with the 20 highest ends of a window. The best
 legal span need not be among those pairs, and all of them may be illegal.
 
-Why "no answer" takes the smallest [CLS] sum over the windows: most windows of a long context rightly say "not here".
-One window that holds the answer outweighs them all. It is the one with the smallest [CLS] sum, so that sum is the score
-of "no answer" for the question. The result is the "null answer"; its sum minus the best span's is called "null odds",
-as in SQuAD v2.0.
+Why "no answer" takes the smallest [CLS] sum over the windows: most windows of a long context rightly say "not here",
+and one window that holds the answer must outweigh them. In that window the [CLS] sum is low. The smallest sum is the
+null answer's; minus the best span's sum it is called "null odds", as in SQuAD v2.0.
 
-The order of the answers and their `score` are two measures. The order is by the logit sum within one window. The score
-compares the answer's two tokens with every token of the context, each at its largest logit over the windows: see
-`token_probabilities`. Where windows disagree, a lower answer can have the higher score.
+Answers stand in the order of their logit sums, each within one window. Their `score` is another measure: it compares an
+answer's two tokens with every token of the context, each at its largest logit over the windows (see
+`token_probabilities`). Where windows disagree, a lower answer can have the higher score.
 
 Here the lesson ends. `predict.py` is where the logits come from.
 """
@@ -71,8 +70,8 @@ def search_plain(
                 # The same span in two windows counts once, with the better sum: the context around it differs.
                 best[span] = max(best.get(span, -math.inf), float(starts[first] + ends[last]))
     # Equal sums: the lower start first, then the shorter span.
-    ranked = sorted((-logit_sum, first, last) for (first, last), logit_sum in best.items())
-    return [(-negative, first, last) for negative, first, last in ranked[:n_best_size]]
+    ranked = sorted(best, key=lambda span: (-best[span], span))
+    return [(best[span], *span) for span in ranked[:n_best_size]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ class CompareOptions(MachineSettings):
     systems: Sequence[str] = option((), "predictions file, folder of one, or model", metavar="SYSTEM", positional=2)
     data: str | None = option(None, "SQuAD JSON that both answer; required", metavar="FILE")
     show: int = option(5, "print this many questions that only one of them answers right, for each", least=0)
-    version_2_with_negative: bool = option(False, "questions without answers are unanswerable")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -65,7 +64,8 @@ def answers_of(name: str, examples: list[Example], options: CompareOptions) -> M
     from minibert.evaluation.evaluate import evaluate
 
     folder = find_folder(name)
-    chosen = settings_of_run(folder) | {"data": examples, "device": options.device, "dtype": options.dtype}
+    chosen = settings_of_run(folder) | {"data": examples, "version_2_with_negative": True}
+    chosen |= {"device": options.device, "dtype": options.dtype}
     return evaluate(folder, **chosen).texts
 
 

@@ -82,7 +82,7 @@ def show_shapes(lesson: Lesson) -> str:
         "query, key, value": "B, H, T, K",
         "scores": "B, H, T, T",
         "probabilities": "B, H, T, T",
-        "attended": "B, H, T, K",
+        "weighted values": "B, H, T, K",
         "attention": "B, T, D",
         "feed-forward, inside": "B, T, F",
         "layer 0": "B, T, D",
@@ -189,8 +189,8 @@ def trace(lesson: Lesson, layer: int = 0) -> dict[str, Tensor]:
         # With the identity as its values, attention returns its probabilities.
         identity = torch.eye(query.size(-2)).expand(*query.shape[:2], -1, -1)
         steps["probabilities"] = attention_by_hand(query, key, identity, mask, dropout)
-        steps["attended"] = attention_by_hand(query, key, value, mask, dropout)
-        return steps["attended"]
+        steps["weighted values"] = attention_by_hand(query, key, value, mask, dropout)
+        return steps["weighted values"]
 
     followed.attention.attend = attend
     modules = {

@@ -67,9 +67,9 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     # The queries are divided rather than the scores, because the scores have T / K times as many elements.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-1, -2)  # (B, H, T, T)
     if mask is not None:
-        # The added minimum makes a padded token's softmax weight 0. It is the dtype's own minimum: -1e9 would overflow
-        # in float16. Only the small mask is filled; adding it to the scores costs the backward pass nothing.
-        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
+        # A padded token's score gets the dtype's minimum, which makes its softmax weight 0 (-1e9 would overflow in
+        # float16). The small mask is converted, not the scores, so that the backward pass costs nothing more.
+        scores += (~mask).to(scores.dtype) * torch.finfo(scores.dtype).min
     probabilities = scores.softmax(dim=-1)
     return dropout(probabilities) @ value
 
@@ -88,15 +88,14 @@ class Embeddings(nn.Module):
         self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         # Attention sees a set of tokens, not a sequence. The learned position vectors give the order.
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        if config.type_vocab_size:
-            self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, T) and (B, T) or None -> (B, T, D)."""
         embedded = self.word(input_ids) + self.position.weight[: input_ids.size(1)]  # (B, T, D) + (T, D)
-        if hasattr(self, "token_type"):
+        if self.token_type is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             embedded = embedded + self.token_type(types)
         return self.dropout(self.norm(embedded))
@@ -122,8 +121,8 @@ class SelfAttention(nn.Module):
             projection(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for projection in (self.query, self.key, self.value)
         )
-        means = self.attend(query, key, value, mask, self.dropout)  # (B, H, T, K)
-        return self.output(means.transpose(1, 2).flatten(2))  # (B, T, D)
+        weighted_values = self.attend(query, key, value, mask, self.dropout)  # (B, H, T, K)
+        return self.output(weighted_values.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
 class FeedForward(nn.Module):
@@ -219,22 +218,21 @@ def span_loss(
 ) -> Tensor:
     """Mean over windows and annotators of (cross-entropy of the start + cross-entropy of the end) / 2.
 
-    Logits (B, T); positions (B, A) in 0..T-1, a column for each of A annotators; a window without the annotator's
-    answer has (0, 0) there, so that it learns to choose [CLS].
+    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A annotators, or (B,). A window without the
+    annotator's answer has (0, 0), so that it learns to choose [CLS].
 
     Why the mean over annotators: "1871" and "in 1871" are both right, and which of them is written down is a matter of
-    taste. So the model learns for each token the share of annotators who chose it.
+    taste. So the model learns for each token how many of the annotators chose it.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an
     untrained head gives about log(T).
     """
     losses = []
-    annotators = start_positions.size(1)
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
         if attention_mask is not None:
             # Without padding in the softmax, a window's loss does not depend on its neighbours in the batch.
             logits = logits.masked_fill(~attention_mask.bool(), -math.inf)
-        # Every annotator chose among the same tokens, so each label meets a copy of its window's row of logits.
-        losses.append(F.cross_entropy(logits.float().repeat_interleave(annotators, 0), positions.flatten()))
+        log_probabilities = logits.float().log_softmax(dim=-1)  # (B, T)
+        losses.append(-log_probabilities.gather(1, positions.view(len(logits), -1)).mean())  # of (B, A)
     return (losses[0] + losses[1]) / 2

@@ -4,11 +4,10 @@ In: a model of `bert.py` on a CPU. Out: the same model with some functions and m
 `use_fast_kernels`, and for answering `pack_weights`; without these lines everything works, but slower. What each buys:
 
     attention_on_cpu  Training: avoids a fused kernel that takes a slow path as soon as dropout is on.
-    CheapDropout      Training: spends 16 random bits on an element instead of a whole draw of torch's generator.
-                      With these two, training runs at 2.4 times the speed of a tuned `transformers` loop, and at 1.7
-                      times where attention has no dropout (`python -m benchmarks --rows training`).
-    PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. In bfloat16,
-                      one question runs at 1.3 times the speed of `transformers` (`--rows latency`).
+    CheapDropout      Training with dropout: spends 16 random bits on an element instead of a whole draw of torch's
+                      generator. What these two gain: `python -m benchmarks --rows training training_no_dropout`.
+    PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. What it
+                      gains: `--rows latency`.
 
 Next: `int8.py`.
 """

@@ -17,7 +17,7 @@ One token is quantised apart from the others: [CLS], in the feed-forward. There 
 those of any other token (measured on a trained MiniLM), so that a common range would leave the others a fraction of the
 steps.
 
-In: a model of `bert.py` in float32. Out: the same model with other linear maps in its layers; it cannot be trained.
+In: a model of `bert.py` in float32. Out: the same model with other maps in its layers; it cannot be trained.
 Next: `prepare.py`.
 """
 
@@ -68,17 +68,16 @@ class Int8Linear(nn.Linear):
 
 
 class ClsApart(FeedForward):
-    """A feed-forward that takes the first token of each window by itself: in int8, with ranges of its own."""
+    """A feed-forward that computes the first token of each window apart, so that int8 inputs have two ranges."""
 
     def __init__(self, feed_forward: FeedForward):
         nn.Module.__init__(self)
         self.expand, self.contract = feed_forward.expand, feed_forward.contract
-        self.gelu = nn.GELU()  # packing moves it into the first map, which is replaced here
+        self.gelu = nn.GELU()  # a packed model has it in its first map, which int8 replaces
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        first, others = map(super().forward, hidden_states.split([1, hidden_states.size(1) - 1], dim=1))
-        return torch.cat([first, others], dim=1)
+        return torch.cat([super().forward(hidden_states[:, :1]), super().forward(hidden_states[:, 1:])], dim=1)
 
 
 def quantize(model: BertForQuestionAnswering) -> bool:

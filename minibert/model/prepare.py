@@ -39,7 +39,8 @@ def prepare_to_answer(model: BertForQuestionAnswering, machine: Machine) -> Bert
     model.embeddings.to(dtype)
     model.encoder.to(dtype)
     prepare(model, machine)
-    if not (is_int8 and quantize(model)) and machine.device.type == "cpu":
+    is_quantized = is_int8 and quantize(model)
+    if machine.device.type == "cpu" and not is_quantized:
         pack_weights(model)  # optional, like `use_fast_kernels`
     return model
 
@@ -50,8 +51,9 @@ def set_dropout(model: BertForQuestionAnswering, rate: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = rate
     model.dropout.p = rate if model.config.model_type == "distilbert" else 0.0
-    rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate, "qa_dropout": model.dropout.p}
-    model.config = dataclasses.replace(model.config, **rates)
+    model.config = dataclasses.replace(
+        model.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, qa_dropout=model.dropout.p
+    )
 
 
 class Float32Linear(nn.Linear):

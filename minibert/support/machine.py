@@ -44,9 +44,8 @@ class Machine:
     def most_positions(self) -> int:
         """The tokens, padding included, that a model computes on at once.
 
-        On a CPU, parts of a batch that stay in the cache take less memory and less time: in training two fifths and,
-        where windows are long, a twentieth; in answering two thirds and an eighth. A GPU is the faster the more it
-        computes at once.
+        On a CPU, a part of a batch that stays in the cache needs less memory and less time. A GPU is the faster the
+        more it computes at once.
         """
         return MOST_POSITIONS if self.device.type == "cpu" else sys.maxsize
 

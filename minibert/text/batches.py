@@ -62,14 +62,14 @@ def padded_width(lengths: np.ndarray) -> int:
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
     """The batch of some windows, all int64: (B, T) input_ids, attention_mask, token_type_ids, (B, A) start_positions ..
 
-    T is the longest window's length, rounded up to a multiple of BLOCK: matrix units multiply whole blocks, and few
-    distinct shapes let the allocator reuse its memory. Without padding, attention_mask is None: attention without a
-    mask has faster kernels on a GPU.
+    T is the longest window's length, rounded up to a multiple of BLOCK where the model has positions for it: matrix
+    units multiply whole blocks, and few distinct shapes let the allocator reuse its memory. Without padding,
+    attention_mask is None: attention without a mask has faster kernels on a GPU.
     """
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
     width = padded_width(lengths)
-    columns = np.arange(min(width, windows.lengths.max()))  # never wider than the model has positions
+    columns = np.arange(min(width, windows.lengths.max()))  # for the longest of all windows the model has positions
     is_token = columns < lengths[:, None]  # (B, T)
     input_ids = np.full(is_token.shape, windows.pad_id, np.int64)
     input_ids[is_token] = windows.ids[flat_rows(first, lengths)]
@@ -122,14 +122,13 @@ class Plan:
         return self.batches[first : first + self.micro_batches_per_step]
 
     def share(self, step: int) -> tuple[list[tuple[Batch, int]], int]:
-        """This rank's parts of a step, each with 1 if it counts, else 0; and the windows of the whole step.
+        """This rank's parts of a step, each with how many of its windows count; and the windows of the whole step.
 
-        An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes a window with
-        0: averaging the gradients waits for every rank.
+        An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes a window that
+        does not count: averaging the gradients waits for every rank.
         """
         all_indices = self.micro_batches(step)
         own = all_indices[ranks.rank() :: ranks.world_size()]
-        share = [(indices, 1) for indices in own] if own else [(all_indices[0][:1], 0)]
-        lengths, most = self.windows.lengths, self.most_positions
-        parts = [(part, counts) for indices, counts in share for part in split(indices, lengths, most)]
-        return [(collate(self.windows, part), counts) for part, counts in parts], sum(map(len, all_indices))
+        parts = [part for indices in own for part in split(indices, self.windows.lengths, self.most_positions)]
+        share = [(collate(self.windows, part), len(part)) for part in parts]
+        return share or [(collate(self.windows, all_indices[0][:1]), 0)], sum(map(len, all_indices))

@@ -35,7 +35,7 @@ from minibert.text.tokenizer import Tokenizer
 
 MAX_SEQ_LENGTH = 384  # tokens of a window; attention costs grow with the square
 DOC_STRIDE = 128  # tokens that neighbouring windows share
-MOST_ANSWERS = 16  # of a question that training learns from; every window has room for as many
+MOST_ANSWERS = 16  # of a question; training does not learn from later ones
 MAX_QUERY_LENGTH = 64  # tokens of a question; the rest of a longer one is dropped
 
 Span = tuple[int, int]  # first and last token, both included
@@ -72,7 +72,7 @@ def answer_span(offsets: np.ndarray, start: int, end: int) -> Span | None:
 
 
 def window_label(span: Span | None, first: int, stop: int, context_start: int) -> Span:
-    """Where the answer stands in the window of the context tokens first .. stop - 1, which begin at `context_start`.
+    """The answer's first and last token in a window of the context tokens first .. stop - 1, from `context_start` on.
 
     Token 0 is [CLS]: (0, 0) says that the window does not hold the whole answer.
 
@@ -103,8 +103,8 @@ class Windows:
     Windows of one question stand together, in the order of the questions. Every question has at least one.
 
     Labels have A columns, as many as the most answers of any question (1 to MOST_ANSWERS). A question with fewer
-    repeats its own in turn: two, beside a question with three, stand as first, second, first. Annotators who agree
-    count once each.
+    repeats its own in turn: two, beside a question with three, stand as first, second, first. An answer that two
+    annotators gave counts twice.
     """
 
     ids: np.ndarray  # (tokens of all windows,) int32
@@ -156,7 +156,8 @@ def make_windows(
         "questions windows exact widened narrowed unanswered untokenized lost cut_questions".split(), 0
     )
     ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []
-    annotators = min(MOST_ANSWERS, max([1, *(len(example.answers) for example in examples)]))
+    most = max((len(example.answers) for example in examples), default=0)
+    annotators = min(MOST_ANSWERS, max(1, most))
 
     for number, (example, (all_question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]

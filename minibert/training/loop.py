@@ -165,8 +165,7 @@ class Training:
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
         rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak)
         weighted = [
-            (batch, is_counted * loss_weight(len(batch["start_positions"]), windows_in_step, ranks.world_size()))
-            for batch, is_counted in micro_batches
+            (batch, loss_weight(counted, windows_in_step, ranks.world_size())) for batch, counted in micro_batches
         ]
         scale = self.scaler.get_scale()  # 1 without float16; with it, reading the value waits for the device
         synced = ranks.synced_at_last(self.replica, weighted)

@@ -32,6 +32,8 @@ OLDER = {
 # Format 1 kept facts about a run among its settings; they now stand beside them.
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
+BASE_SIZE, BASE_RATE = 768, 3e-5  # BERT-base's hidden size, from which on the published recipe is the default
+SMALL_RATE = 2e-4  # peak learning rate of smaller models, which have no dropout either: see docs/recipes.md
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
 TRAINING_DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -141,12 +143,15 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     batch_size: int = option(16, "windows in a micro-batch, per process", least=1)
     gradient_accumulation_steps: int = option(1, "micro-batches in a step, per process", least=1)
     learning_rate: float | None = option(
-        None, "peak learning rate; default 3e-5 for hidden_size >= 768, 2e-4 below", least=0
+        None, f"peak learning rate; default {BASE_RATE:g} for hidden_size >= {BASE_SIZE}, {SMALL_RATE:g} below", least=0
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
     dropout: float | None = option(
-        None, "dropout of all layers; default: the model's own for hidden_size >= 768, 0 below", least=0, most=0.99
+        None,
+        f"dropout in training; default: the model's own for hidden_size >= {BASE_SIZE}, 0 below",
+        least=0,
+        most=0.99,
     )
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0: no clipping", least=0)
     seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)

@@ -47,6 +47,15 @@ def test_a_model_answers_and_a_folder_holds_predictions(command, tmp_path, tiny_
     assert all(question in done.out for question in done.result["won"][:5])
 
 
+def test_a_question_without_answers_is_unanswerable_though_the_file_does_not_mark_it(command, tmp_path, tiny_folder):
+    data = write_toy_squad(tmp_path / "toy.json", 3)
+    content = json.loads(data.read_text("utf-8"))
+    content["data"][0]["paragraphs"][0]["qas"][0]["answers"] = []
+    data.write_text(json.dumps(content), "utf-8")
+    done = command("compare", tiny_folder, tiny_folder, "--data", data)
+    assert (done.code, done.result["total"], done.result["f1"]["difference"]) == (0, 3, 0.0)
+
+
 def test_files_are_compared_without_torch_and_bad_ones_refused(command, tmp_path):
     data = write_toy_squad(tmp_path / "toy.json", 4)
     (tmp_path / "a.json").write_text(json.dumps({"q1": "clock"}), "utf-8")

@@ -86,7 +86,7 @@ def test_a_real_limit_of_memory_ends_a_command_with_one_line(tmp_path, tokenizer
         saved = snapshot(tmp_path / "run")
     command = {
         "load": (30, "evaluate", "--ckpt", model, *words),
-        "evaluate": (250, "evaluate", "--ckpt", model, *words, "--eval_batch_size", 300),
+        "evaluate": (150, "evaluate", "--ckpt", model, *words),
         "train": (600, *train),
         "resume": (140, "train", "--resume", "--output_dir", tmp_path / "run"),
     }[name]

@@ -76,7 +76,7 @@ def test_a_run_from_start_to_end(command, data, tiny_folder, tmp_path):
     counts = counts_of(done)
     assert counts["questions"] == 25 <= counts["windows"] and counts["too_long"] == 0
     steps = 2 * math.ceil(counts["windows"] / 4)
-    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0001, on cpu, float32"
+    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0002, on cpu, float32"
     for start in (f"{tiny_folder}: ", first, "before training: eval_loss", "epoch 1: eval_loss", "epoch 2: eval_loss"):
         assert any(line.startswith(start) for line in lines), start
     assert any(f"python ask.py --ckpt {out}" in line for line in lines)
@@ -108,7 +108,7 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
 
 
 def test_a_new_head_is_called_untrained_and_drawn_by_the_seed(train, data, headless_folder, tmp_path):
-    words = ["--model", headless_folder, "--eval_data", data]
+    words = ["--model", headless_folder, "--eval_data", data, "--dropout", 0.1]
     for name in "ab":
         done = train(*words, "--output_dir", tmp_path / name)
         assert any(line.startswith("untrained head: ") for line in done.out.splitlines())

@@ -102,7 +102,14 @@ def test_only_some_settings_may_change_when_a_run_is_resumed(tmp_path):
     free = {"save_steps": 3, "keep_last": 4, "eval_batch_size": 8, "eval_data": "b.json", "output_dir": "x"}
     resumed = resumed_settings(tmp_path, free | {"seed": 42, "dtype": "auto"})
     assert resumed == dataclasses.replace(from_json(saved, FILE), **free)
-    for change in ({"seed": 43}, {"epochs": 3}, {"dtype": "float32"}, {"model": "other"}, {"compile": True}):
+    for change in (
+        {"seed": 43},
+        {"epochs": 3},
+        {"dropout": 0.5},
+        {"dtype": "float32"},
+        {"model": "other"},
+        {"compile": True},
+    ):
         with pytest.raises(BadInput, match=f"--{next(iter(change))}: .*--resume needs the same"):
             resumed_settings(tmp_path, change)
 
