@@ -222,7 +222,7 @@ def span_loss(
     annotator's answer has (0, 0), so that it learns to choose [CLS].
 
     Why the mean over annotators: "1871" and "in 1871" are both right, and which of them is written down is a matter of
-    taste. So the model learns for each token how many of the annotators chose it.
+    taste. So the model learns for each token how often the annotators chose it.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an

@@ -69,7 +69,7 @@ def collate(windows: Windows, indices: np.ndarray) -> Batch:
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
     width = padded_width(lengths)
-    columns = np.arange(min(width, windows.lengths.max()))  # for the longest of all windows the model has positions
+    columns = np.arange(min(width, windows.lengths.max()))  # no wider than the longest window of all
     is_token = columns < lengths[:, None]  # (B, T)
     input_ids = np.full(is_token.shape, windows.pad_id, np.int64)
     input_ids[is_token] = windows.ids[flat_rows(first, lengths)]
