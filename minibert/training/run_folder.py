@@ -60,9 +60,11 @@ def claimed(run: Path) -> Iterator[None]:
 def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """BadInput if a new run would write into a folder that holds something, or `overwrite` would remove what is not
     ours, or one of the inputs: data, or the model that is trained on."""
-    if not run.is_dir():
+    try:
+        names = os.listdir(run)
+    except (FileNotFoundError, NotADirectoryError):  # there is none, or rank 0 has just removed the one that it made
         return
-    if any(path.name != LOCK for path in run.iterdir()) and not overwrite:
+    if any(name != LOCK for name in names) and not overwrite:
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
     for path in with_our_names(run):

@@ -248,8 +248,9 @@ def test_any_number_of_ranks_predicts_the_same_bytes(tmp_path, start_ranks, tiny
 
 
 def test_every_rank_stops_on_bad_input(tmp_path, start_ranks, tiny_folder):
-    processes = start_ranks(2, "train", ["--data", tmp_path / "none.json", "--model", tiny_folder])
-    assert ends(processes) == [2, 2]
+    words = ["--data", tmp_path / "none.json", "--model", tiny_folder, "--output_dir", tmp_path / "run"]
+    processes = start_ranks(2, "train", words)
+    assert ends(processes) == [2, 2], [process.err for process in processes]
     for process in processes:
         assert_one_line(process, 2, "none.json: cannot be read")
 
