@@ -36,6 +36,7 @@ VOCABULARY = """[PAD] [UNK] [CLS] [SEP] [MASK] who built the town clock of lin #
 bren ##ner . it hangs a square tower beside copper market and has only one hand , which shows hours""".split()
 
 PAGE_LEARNING_RATE = 1e-2  # peak; a small model needs a large rate
+OF_THE_PAGE = {"layer", "head", "updates", "max_answer_length"}  # the flags that change what is shown of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,13 @@ class LessonOptions(WindowSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.read(LessonOptions, "lesson", words)
+    given = flags.parse(LessonOptions, "lesson", words)
+    options = flags.make(LessonOptions, given)
     if (options.question is None) != (options.context is None):
         raise BadInput("lesson", "", "expected --question and --context together")
     if options.question is None or options.context is None:
+        if unused := sorted(given.keys() - OF_THE_PAGE):
+            raise BadInput(f"--{unused[0]}", "", "goes with --question and --context: the page's model is its own")
         lesson, peak = page_lesson(), PAGE_LEARNING_RATE
         print("The question and the tiny model of docs/lesson.md. For your own: --question Q --context TEXT")
     else:

@@ -29,7 +29,8 @@ CPU = Machine(torch.device("cpu"), torch.float32)
 class Lesson:
     """One question, its model and tokenizer, all of its windows as one batch, and the window that is shown.
 
-    max_seq_length, sizes: as for `make_windows`. `shown` is the first window with the answer, else the first.
+    sizes: max_seq_length, doc_stride and max_query_length, as for `make_windows`. `shown` is the first window with the
+    answer, else the first.
     """
 
     def __init__(self, example: Example, model: BertForQuestionAnswering, tokenizer: Tokenizer, *sizes: int):

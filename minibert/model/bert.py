@@ -13,7 +13,8 @@ whose layer is that of "Attention Is All You Need" (Vaswani et al., 2017). The i
 What pre-training on billions of words has already taught the weights that we load:
     the words and positions   Guessing masked-out words made each vector describe its token in its sentence.
     the token types           The second task was to say of two texts whether the second follows the first. Type 0
-                              marks the first, type 1 the second. The question and the context use the same types.
+                              marks the first, type 1 the second. Here the question is the first text and the context
+                              is the second.
     [CLS]                     That task read its result here, so [CLS] sums up the window. We use it to say "no answer".
     the pooler                One more layer on [CLS], for that task only. Question answering does not need it.
 The span head is the one part that pre-training has not touched: two vectors, one for starts and one for ends.
@@ -21,7 +22,7 @@ The span head is the one part that pre-training has not touched: two vectors, on
 Shapes, here and in every file:
     B  windows in the batch                    D  hidden_size            H  attention heads
     T  tokens of the longest (padded) window   F  intermediate_size      K  size of a head, D = H * K
-    V  tokens in the vocabulary
+    V  tokens in the vocabulary                A  answers of a question
 
 Read from the top: each class uses the ones above it. Next in the lesson: `training/step.py`, one update of these
 weights.
@@ -67,8 +68,8 @@ def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     # The queries are divided rather than the scores, because the scores have T / K times as many elements.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-1, -2)  # (B, H, T, T)
     if mask is not None:
-        # A padded token's score gets the dtype's minimum, which makes its softmax weight 0 (-1e9 would overflow in
-        # float16). The small mask is converted, not the scores, so that the backward pass costs nothing more.
+        # Adding the dtype's minimum to a padded token's score makes its softmax weight 0 (-1e9 would overflow in
+        # float16). An addition costs nothing in the backward pass, where `masked_fill` would copy the scores' gradient.
         scores += (~mask).to(scores.dtype) * torch.finfo(scores.dtype).min
     probabilities = scores.softmax(dim=-1)
     return dropout(probabilities) @ value
@@ -183,7 +184,7 @@ class BertForQuestionAnswering(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.config = config
-        self.new_parameters: list[str] = []  # those that no file has filled: random until they are trained
+        self.new_parameters: list[str] = []  # names that `load_model` found in no file: random until trained
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.dropout = nn.Dropout(config.qa_dropout)
@@ -226,7 +227,7 @@ def span_loss(
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an
-    untrained head gives about log(T).
+    untrained head gives about log(n) for a window of n tokens.
     """
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):

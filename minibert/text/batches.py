@@ -17,7 +17,7 @@ import torch
 from minibert.support import ranks
 from minibert.text.windows import Windows, flat_rows
 
-BLOCK = 16  # tokens; the width of a batch is a multiple
+BLOCK = 16  # tokens; the width of a batch is rounded up to a multiple
 POOL = 50  # batches sorted by length together: enough for little padding, few enough to stay random
 
 Batch = dict[str, Any]  # tensors by name; `attention_mask` may be None
@@ -62,9 +62,9 @@ def padded_width(lengths: np.ndarray) -> int:
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
     """The batch of some windows, all int64: (B, T) input_ids, attention_mask, token_type_ids, (B, A) start_positions ..
 
-    T is the longest window's length, rounded up to a multiple of BLOCK where the model has positions for it: matrix
-    units multiply whole blocks, and few distinct shapes let the allocator reuse its memory. Without padding,
-    attention_mask is None: attention without a mask has faster kernels on a GPU.
+    T is the longest window's length, rounded up to a multiple of BLOCK, but not above the longest window of all: for
+    that one the model has positions. Matrix units multiply whole blocks, and few distinct shapes let the allocator
+    reuse its memory. Without padding, attention_mask is None: attention without a mask has faster kernels on a GPU.
     """
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
@@ -89,8 +89,8 @@ class Plan:
     """Which windows each step of a run takes, and which of them go to this rank.
 
     An epoch's list of batches depends on (seed, epoch) only. Each step takes the next `gradient_accumulation_steps` x
-    ranks of them as its micro-batches, and the ranks take turns among those. So N ranks compute in one step what one
-    process computes with N times the accumulation.
+    ranks of them as its micro-batches, and the ranks take turns among those. So R ranks compute in one step what one
+    process computes with R times the accumulation.
 
     A micro-batch of more than `most_positions`, padding included, is computed in parts. The step is the same, because
     each part counts by its windows (see `training/step.py`), but the memory is that of the largest part.

@@ -86,12 +86,12 @@ def window_label(span: Span | None, first: int, stop: int, context_start: int) -
 
 @dataclass(frozen=True)
 class Window:
-    """One window as a view: `ids` and `offsets` (T,), and where its context begins among its tokens."""
+    """One window of n tokens, as a view."""
 
     example: int  # index of its question
-    ids: np.ndarray
-    offsets: np.ndarray  # (T, 2) characters of the context; (0, 0) outside it
-    context_start: int  # the context's tokens are context_start .. T - 2
+    ids: np.ndarray  # (n,)
+    offsets: np.ndarray  # (n, 2) characters of the context; (0, 0) outside it
+    context_start: int  # the context's tokens are context_start .. n - 2
     start_position: int  # the first answer's label: token indices in this window, end inclusive, (0, 0) = not here
     end_position: int
 
@@ -144,8 +144,8 @@ def make_windows(
 ) -> Windows:
     """Tokenise questions and contexts, and make each question's windows with their labels.
 
-    A question is stripped, then truncated to `max_query_length` tokens, or to fewer, so that a window always has room
-    for one context token. If that room is not larger than `doc_stride`, windows overlap by half the room.
+    A question is stripped, then truncated to `max_query_length` tokens, or to fewer, so that a window has room for at
+    least one token of the context. Windows with room for no more than `doc_stride` overlap by half of that room.
     """
     contexts = list(dict.fromkeys(example.context for example in examples))
     encoded_contexts = dict(zip(contexts, tokenizer.encode(contexts)))  # each once for all its questions

@@ -221,10 +221,14 @@ class Training:
         )
 
     def evaluate(self, signals: StopSignals) -> None:
-        """Loss and scores on the evaluation set, if there is one: printed, logged and saved in the checkpoint."""
+        """Loss and scores on the evaluation set: printed, logged and saved in the checkpoint.
+
+        Without such a set, the loss of the last training steps is printed.
+        """
         if not self.eval_set:
             if self.position.step:
-                say(f"epoch {self.epoch:g}: loss {self.position.recent_loss / self.line_steps:.2f}")
+                loss = self.position.recent_loss / self.line_steps
+                say(f"epoch {self.epoch:g}: loss {loss:.2f} in the last steps")
             return
         with signals.raising():
             answering = values_of(self.settings, AnswerSettings)

@@ -89,6 +89,8 @@ def train(**given: Any) -> Run:
         checkpoint = find_checkpoint(source) if settings.resume else None
         if checkpoint:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
+        elif not settings.eval_data and (settings.eval_steps or settings.early_stopping):
+            raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not goes_on_here:
             check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
@@ -221,8 +223,8 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
 def choose_dropout(settings: Settings, model: BertForQuestionAnswering) -> Settings:
     """Give the model the dropout of the settings; return them with a small model's default resolved.
 
-    In two epochs of 8,278 questions MiniLM scored a point of F1 higher without dropout (docs/recipes.md). From
-    BERT-base on the published rates hold.
+    In two epochs of 8,278 questions MiniLM scored a point of F1 higher without dropout (docs/recipes.md). At a hidden
+    size of 768 (BERT-base) or more the model's own rates hold.
     """
     if settings.dropout is None and model.config.hidden_size < BASE_SIZE:
         settings = dataclasses.replace(settings, dropout=0.0)

@@ -5,7 +5,7 @@
                  metrics.jsonl                     losses and scores
                  .lock                             held by the process that writes here
 
-Next: `checkpoint.py`.
+Next: `card.py`.
 """
 
 import contextlib

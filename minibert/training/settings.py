@@ -1,7 +1,7 @@
-"""All settings of a run, in one place: flags, defaults, help, the saved JSON and the checks of a resumed run follow.
+"""All settings of a run, in one place. Flags, help, saved JSON and the checks of a resumed run are derived from them.
 
 Each field is declared once with `option`: its default, its help, and the values that it may take. `commands/flags.py`
-turns the fields into flags. Names and defaults are those of the field's run_squad and run_qa scripts.
+turns the fields into flags, and answers other names that run_squad and run_qa have for them.
 """
 
 import dataclasses
@@ -137,7 +137,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     overwrite: bool = option(False, "remove what an earlier run left in output_dir", may_change=True)
     resume: bool | str | Path = option(
-        False, "continue the run in output_dir, or from the checkpoint DIR", metavar="DIR", may_change=True
+        False, "continue the run in output_dir, or from the run or checkpoint DIR", metavar="DIR", may_change=True
     )
     epochs: int = option(2, "passes through the data", least=1)
     batch_size: int = option(16, "windows in a micro-batch, per process", least=1)
@@ -162,7 +162,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         None, "also evaluate (and save) after every N steps; needs --eval_data", least=1, may_change=True
     )
     early_stopping: int | None = option(
-        None, "stop after N evaluations in a row without a better F1", least=1, may_change=True
+        None, "stop after N evaluations in a row without a better F1; needs --eval_data", least=1, may_change=True
     )
     tensorboard: bool = option(False, "write the figures for TensorBoard too; needs its package", may_change=True)
     keep_last: int = option(2, "newest checkpoints to keep, besides the best", least=2, may_change=True)

@@ -5,7 +5,7 @@ The loss of one step is the mean over all N windows that take part in it. They m
 
     loss = sum over r, m, i of window_loss(r, m, i) / N = sum over r, m of n(r, m) / N * span_loss(r, m)
 
-where n(r, m) is the number of windows of a micro-batch and `span_loss` is the mean of their losses. Every backward pass
+where i counts the n(r, m) windows of a micro-batch and `span_loss` is the mean of their losses. Every backward pass
 adds to the gradients, which gives the sum over m. DistributedDataParallel then averages the gradients over the ranks,
 which divides by their number R, so the weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its
 windows, not as a whole batch.

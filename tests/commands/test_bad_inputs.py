@@ -76,6 +76,8 @@ LINES = [
     (f"{TRAIN} --eval_data none.json", r"none\.json: cannot be read"),
     (f"{TRAIN} --eval_data bare.json", r"bare\.json: answers"),
     (f"{TRAIN} --data bare.json", r"bare\.json: .*no answers"),
+    (f"{TRAIN} --early_stopping 2", "--eval_data: .*--early_stopping"),
+    (f"{TRAIN} --eval_steps 2", "--eval_data: .*--eval_steps"),
     (f"{TRAIN} --model ./none", "no such folder"),
     (f"{TRAIN} --model headless --max_seq_length 71", "--max_seq_length: .*70"),
     (f"{TRAIN} --dtype float16", "--dtype"),
@@ -132,6 +134,7 @@ LINES = [
     (f"{ASK} --ckpt {'x' * 300}", "x" * 300),
     ("windows", "--data"),
     (f"{WINDOWS} --data none.json", r"none\.json: cannot be read"),
+    ("lesson --model model", "--model: goes with --question"),
 ]
 
 
