@@ -16,7 +16,7 @@ from minibert.commands import flags
 from minibert.commands.notes import settings_of_run
 from minibert.evaluation.analysis import METRICS, PROPERTIES, difference, groups
 from minibert.evaluation.intervals import paired_interval
-from minibert.evaluation.predictions import read_predictions
+from minibert.evaluation.predictions import read_answers
 from minibert.evaluation.rows import Row, make_rows
 from minibert.evaluation.scorer import has_golds, needs_version_2
 from minibert.support.errors import BadInput
@@ -57,10 +57,7 @@ def answers_of(name: str, examples: list[Example], options: CompareOptions) -> M
     """The predictions in a file or a folder of outputs, else those that a model makes now."""
     for file in (Path(name), Path(name) / "predictions.json"):
         if file.is_file():
-            predictions = read_predictions(file)
-            if not any(example.id in predictions for example in examples):
-                raise BadInput(file, "", f"has no prediction for any question of {options.data}")
-            return predictions
+            return read_answers(file, examples, str(options.data))
     from minibert.evaluation.evaluate import evaluate
 
     folder = find_folder(name)

@@ -26,6 +26,7 @@ from minibert.evaluation.predictions import (
     Evaluation,
     check_targets,
     n_best_rows,
+    read_answers,
     read_n_best,
     read_null_odds,
     read_predictions,
@@ -136,6 +137,8 @@ def check_outputs(options: EvaluateOptions) -> None:
         for source in ("data", "score", "against", "null_odds"):
             if flags.is_same_file(file, getattr(options, source)):
                 raise BadInput(f"--{name}", str(file), f"is the file at --{source}; name another file")
+    if options.against:
+        read_predictions(options.against)  # now, and not after the work
     if options.predictions:
         check_targets(options.predictions, options.overwrite)
     if options.rows:
@@ -256,7 +259,8 @@ def write_report(
     """Write the page, with the comparison if the options ask for one."""
     other: tuple[str, list[Row]] | None = None
     if options.against:
-        other = Path(options.against).stem, make_rows(examples, read_predictions(options.against), is_version_2)
+        answers = read_answers(options.against, examples, str(options.data))
+        other = Path(options.against).stem, make_rows(examples, answers, is_version_2)
     file = Path(str(options.report))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, make_report(examples, rows, source, other))

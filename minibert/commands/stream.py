@@ -45,14 +45,14 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
 
 def open_text(file: str, mode: Literal["r", "w"]) -> AbstractContextManager[TextIO]:
     """The file as UTF-8 text, or stdin or stdout for "-"."""
+    encoding, errors = ("utf-8-sig", "surrogateescape") if mode == "r" else ("utf-8", "strict")
     if file == "-":
         stream: Any = sys.stdin if mode == "r" else sys.stdout
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape" if mode == "r" else "strict")
+        stream.reconfigure(encoding=encoding, errors=errors)
         return nullcontext(stream)
     if mode == "w" and is_replaced(file):
         return replacing(Path(file))
     try:
-        encoding, errors = ("utf-8-sig", "surrogateescape") if mode == "r" else ("utf-8", "strict")
         return open(file, mode, encoding=encoding, errors=errors)
     except OSError as error:
         raise BadInput(file, "", f"cannot be opened: {error.strerror}") from error
@@ -64,14 +64,15 @@ def is_replaced(file: str) -> bool:
 
 
 def has_answers(file: str) -> bool:
-    """Whether a file is what `answer_stream` writes, by its first line. Questions begin with an id, too."""
+    """Whether a file is what `answer_stream` writes, by its first line. Other people's rows have answers, too."""
     with open(file, encoding="utf-8", errors="replace") as opened:
         line = opened.readline(1_000_000)
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and record.keys() & {"answer", "error"} != set() and "question" not in record
+    is_answer = isinstance(record, dict) and record.keys() >= {"id", "score", "start", "end", "answer"}
+    return is_answer or (isinstance(record, dict) and record.keys() == {"id", "error"})
 
 
 def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:

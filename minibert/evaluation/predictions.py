@@ -8,7 +8,7 @@ Next: `calibration.py`.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
+from minibert.support.streams import counted, tell
 from minibert.support.writing import check_target, write_together
 from minibert.text.offsets import short
+from minibert.text.records import Example
 from minibert.text.windows import Windows
 
 N_BEST_FILE = "nbest_predictions.json"
@@ -66,6 +68,21 @@ def read_predictions(file: str | Path) -> dict[str, str]:
     """The content of a predictions file, {id: text}. Raises BadInput for anything else."""
     form = 'one object {question id: answer text}, with "" for no answer'
     return read_by_id(file, form, "the answer as a string", lambda value: isinstance(value, str))
+
+
+def read_answers(file: str | Path, examples: Sequence[Example], data: str | Path) -> dict[str, str]:
+    """A predictions file that answers questions of `data`. Says how many it leaves out: they count as wrong.
+
+    Raises BadInput if it is of other questions.
+    """
+    predictions = read_predictions(file)
+    missing = sum(example.id not in predictions for example in examples)
+    if missing == len(examples):
+        raise BadInput(file, "", f"has no prediction for any question of {data}")
+    if missing:
+        questions = counted(len(examples), "question")
+        tell(f"warning: {file}: {missing} of {questions} have no prediction and count as wrong")
+    return predictions
 
 
 def read_null_odds(file: str | Path) -> dict[str, float]:
@@ -130,21 +147,26 @@ def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
 
 
 def check_targets(file: str | Path, overwrite: bool = False) -> None:
-    """BadInput or OSError if `write_predictions` could not write, or would replace what is no file of predictions."""
+    """BadInput or OSError if `write_predictions` could not write, or would replace what is no file of predictions.
+
+    The files beside it have fixed names. They may be those of other predictions in the same folder.
+    """
     file = Path(file)
-    readers: dict[Path, Callable[[Path], Any]] = {file: read_predictions}
-    readers[file.parent / N_BEST_FILE] = functools.partial(read_n_best, texts={})
-    readers[file.parent / NULL_ODDS_FILE] = read_null_odds
-    for path, reader in readers.items():
-        check_target(path, functools.partial(is_readable, path, reader), overwrite)
+    checks: dict[Path, Callable[[], Any]] = {file: lambda: read_predictions(file)}
+    checks[file.parent / N_BEST_FILE] = lambda: read_n_best(file.parent / N_BEST_FILE, read_predictions(file))
+    checks[file.parent / NULL_ODDS_FILE] = lambda: (
+        read_null_odds(file.parent / NULL_ODDS_FILE).keys() == read_predictions(file).keys()
+    )
+    for path, check in checks.items():
+        check_target(path, functools.partial(holds, check), overwrite)
 
 
-def is_readable(file: Path, reader: Callable[[Path], Any]) -> bool:
+def holds(check: Callable[[], Any]) -> bool:
+    """Whether a check finds what it looks for in files that it can read."""
     try:
-        reader(file)
+        return check() not in (None, False)
     except BadInput:
         return False
-    return True
 
 
 def n_best_rows(prediction: Prediction, is_version_2: bool, answering: Answering = NOT_FITTED) -> list[dict[str, Any]]:

@@ -82,6 +82,9 @@ def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: 
         raise BadInput("--device", device, "this machine has no CUDA device; use cpu")
     if device == "cuda":
         device = f"cuda:{local_rank()}"
+        if local_rank() >= torch.cuda.device_count():
+            what = f"process {local_rank()} of this machine has no GPU; start {torch.cuda.device_count()} processes"
+            raise BadInput("--device", "cuda", f"{what}, or use --device cpu")
     chosen = torch.device(device)
     if dtype == "auto":
         dtype = best_dtype(chosen)

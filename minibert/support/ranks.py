@@ -34,7 +34,7 @@ def joined() -> Iterator[None]:
     The connection stays until the process ends, which is at once: see `exits.leave`.
     """
     if is_rank() and not is_connected():
-        if torch.cuda.is_available():
+        if local_rank() < torch.cuda.device_count():  # otherwise `choose_machine` says so, unless all use the CPU
             torch.cuda.set_device(local_rank())
         # Two backends: gradients travel between GPUs, the small sums of `any_rank` between CPUs.
         try:

@@ -63,9 +63,19 @@ def run_lock(run: Path) -> Iterator[None]:
     try:
         if not lock(descriptor):
             raise BadInput(run, "", "another run is writing here; wait for it, or name another --output_dir")
+        if not is_still(run / LOCK, descriptor):  # opened just before another run removed its empty folder
+            raise BadInput(run, "", "another run has just ended here; start again")
         yield
     finally:
         os.close(descriptor)
+
+
+def is_still(file: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(file))
+    except FileNotFoundError:
+        return False
 
 
 def lock(descriptor: int) -> bool:

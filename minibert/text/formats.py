@@ -9,6 +9,7 @@ import csv
 import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,23 @@ def row_format(row: dict[str, Any]) -> str:
         return LABEL_STUDIO
     if "text" in row and ("label" in row or "labels" in row or "entities" in row):
         return DOCCANO
-    names = {column_name(name) for name in row}
+    names = set(column_names(row))
     if "text" in row and "question" in names and "annotation_id" in row:
         return LABEL_STUDIO  # its short form, JSON-MIN
     return ROWS if {"context", "question"} <= names else ""
 
 
-def column_name(name: str) -> str:
-    """A column's name as it is called here: spreadsheets write "Answer start"."""
-    name = name.strip().lower().replace(" ", "_")
-    return OTHER_NAMES.get(name, name)
+def column_names(names: Iterable[str]) -> list[str]:
+    """Columns as they are called here: spreadsheets write "Answer start". Where two would get one name, the first does.
+
+    A column with SQuAD's own name counts as the first: beside `context`, `document` may be the name of a file.
+    """
+    written = [name.strip().lower().replace(" ", "_") for name in names]
+    called = list[str]()
+    for name in written:
+        ours = OTHER_NAMES.get(name, name)
+        called.append(ours if ours == name or ours not in (*written, *called) else name)
+    return called
 
 
 def refuse_format(file: str | os.PathLike, name: str) -> None:
@@ -104,4 +112,4 @@ def header(text: str) -> tuple[list[str], str]:
     """The columns that a table's first line names, as they are called here, and the character between them."""
     line = text.lstrip("\r\n")[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
     delimiter = max(",\t;", key=line.count)
-    return [column_name(name) for name in next(csv.reader([line], delimiter=delimiter), [])], delimiter
+    return column_names(next(csv.reader([line], delimiter=delimiter), [])), delimiter

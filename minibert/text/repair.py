@@ -32,7 +32,10 @@ def repair(top: Any) -> tuple[Any, list[Change]]:
             changes += [Change(place, what) for what in repair_record(record, context, place, search)]
     above, listed = articles(top)
     if any(is_paragraph(article) for article in listed):
-        listed = [{"title": str(article.get("title", "")), "paragraphs": [article]} for article in listed]
+        listed = [
+            {"title": str(article.get("title", "")), "paragraphs": [article]} if is_paragraph(article) else article
+            for article in listed
+        ]
         changes.append(Change(above, "paragraphs put into articles"))
     if not above or (isinstance(top, dict) and listed is not top.get("data")):
         top = {"version": "1.1", "data": listed}

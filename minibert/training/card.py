@@ -11,6 +11,8 @@ from pathlib import Path
 from minibert.answers.confidence import ANSWERING_FILE
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL, MINILM_HUB_ID, is_path
+from minibert.support.run_files import read_pointer
+from minibert.support.streams import tell
 from minibert.support.writing import write_atomically
 from minibert.training.run_folder import best_checkpoint, read_scores, read_state
 from minibert.training.settings import Settings, from_json
@@ -50,12 +52,22 @@ qa(question="..", context="..")  # {"score": .., "start": .., "end": .., "answer
 
 
 def write_card(run: Path) -> None:
-    """Write README.md in a run's folder, unless a README.md that is not ours is there."""
+    """Write README.md in a run's folder, unless a README.md that is not ours is there, or no checkpoint yet.
+
+    A checkpoint that lacks what the card tells of is worth a warning, not the run.
+    """
     file = run / "README.md"
     if os.path.lexists(file) and not (file.is_file() and MARK in file.read_text("utf-8", errors="replace")):
         return
-    checkpoint = best_checkpoint(run) or run / (run / "latest").read_text("utf-8").strip()
-    write_atomically(file, card(checkpoint, run.name, is_run=True))
+    checkpoint = best_checkpoint(run) or run / (read_pointer(run / "latest") or "none")
+    if not checkpoint.is_dir():  # a run that was resumed from another folder evaluates before it saves
+        return
+    try:
+        text = card(checkpoint, run.name, is_run=True)
+    except BadInput as error:
+        tell(f"warning: {file} is not written: {error}")
+        return
+    write_atomically(file, text)
 
 
 def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None = None) -> str:

@@ -95,6 +95,9 @@ def train(**given: Any) -> Run:
         if not goes_on_here:
             check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
         training = make_training(settings, checkpoint)
+        if checkpoint and not goes_on_here and training.position.step == training.total_steps:
+            what = f"is the end of its run; to train on: --model {shlex.quote(str(checkpoint))}"
+            raise BadInput(checkpoint, "", what)
         if ranks.is_main() and settings.overwrite:
             clear(run)
         if ranks.is_main() and checkpoint and goes_on_here:

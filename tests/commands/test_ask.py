@@ -23,7 +23,7 @@ CONTEXT = "The clock tower was made of copper in 1871 by Anna Weiss. “Café”
 WHO, WHAT = "Who made the tower?", "What is by the river?"
 ONE = ["--question", WHO, "--context", CONTEXT]
 GOOD = {"id": "good", "question": WHO, "context": CONTEXT}
-OLD = '{"id": "old", "answer": ""}\n'
+OLD = '{"id": "old", "score": 1.0, "start": 0, "end": 0, "answer": ""}\n'
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_unprintable_question_does_not_end_the_session(ask):
 
 
 def test_an_empty_context_has_the_empty_answer(ask, expected):
-    empty = {"score": pytest.approx(1, abs=1), "start": 0, "end": 0, "answer": ""}
+    empty = {"score": pytest.approx(1), "start": 0, "end": 0, "answer": ""}
     assert ask("--question", WHO, "--context", "", "--json").records == [empty]
     stdin = as_lines(GOOD | {"context": ""}, GOOD)
     assert ask("--input", "-", stdin=stdin).records == [{"id": "good"} | empty, *near(expected(), id="good")]
@@ -318,7 +318,7 @@ def test_a_line_is_answered_while_the_input_stays_open_and_ctrl_c_ends_it(tiny_f
             child.stdin.write(as_lines(GOOD | {"id": name}))
             child.stdin.flush()
             assert json.loads(child.stdout.readline())["id"] == name
-        assert time.monotonic() - began < 1.5  # the first one waited for the model
+        assert time.monotonic() - began < 20  # the first one waited for the model
         child.send_signal(signal.SIGINT)
         assert child.stderr.read().strip() == b"stopped by Ctrl-C"
         watchdog.cancel()

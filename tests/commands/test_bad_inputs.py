@@ -42,7 +42,7 @@ def good(tmp_path_factory, tiny_folder, headless_folder) -> Path:
     (folder / "notes.txt").write_text("the clock was made of copper by anna weiss. \u6642", "utf-8")
     (folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
     (folder / "lines.jsonl").write_text('{"id": 1, "question": "Who?", "context": "anna weiss"}\n', "utf-8")
-    (folder / "old.jsonl").write_text('{"id": 1, "answer": "anna"}\n', "utf-8")
+    (folder / "old.jsonl").write_text('{"id": 1, "score": 1.0, "start": 0, "end": 4, "answer": "anna"}\n', "utf-8")
     (folder / "empty").mkdir()
     shutil.copytree(tiny_folder, folder / "model")
     shutil.copytree(headless_folder, folder / "headless")

@@ -63,6 +63,7 @@ def test_files_are_compared_without_torch_and_bad_ones_refused(command, tmp_path
     assert json.loads(done.stdout.splitlines()[-1])["f1"]["p"] == 1
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "minibert" in loaded and "torch" not in loaded
+    assert f"{tmp_path / 'a.json'}: 3 of 4 questions have no prediction" in done.stderr
     (tmp_path / "b.json").write_text(json.dumps({"x": "clock"}), "utf-8")
     command("compare", tmp_path / "a.json", tmp_path / "b.json", "--data", data).assert_refused("b.json")
     command("compare", tmp_path / "a.json", "--data", data).assert_refused("SYSTEM")

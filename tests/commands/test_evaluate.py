@@ -217,6 +217,33 @@ def test_a_file_that_is_not_of_predictions_is_replaced_only_when_asked(evaluate,
     assert evaluate(*words).code == 0  # ours
 
 
+def test_files_beside_other_predictions_are_replaced_only_when_asked(evaluate, files, tmp_path):
+    """The n-best answers and the null odds have fixed names, whatever the predictions are called."""
+    words = ["--data", files["V2"], "--null_score_diff_threshold", "1000000", *SIZES, "--predictions"]
+    assert evaluate(*words, tmp_path / "a.json").code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    evaluate(*words, tmp_path / "b.json").assert_refused("nbest_predictions.json: .*--overwrite")
+    (tmp_path / "b.json").write_text(json.dumps({name: "other" for name in IDS}), "utf-8")
+    evaluate(*words, tmp_path / "b.json").assert_refused("nbest_predictions.json: .*--overwrite")
+    (tmp_path / "b.json").unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert evaluate(*words, tmp_path / "a.json").code == 0
+    (tmp_path / "nbest_predictions.json").unlink()
+    evaluate(*words, tmp_path / "b.json").assert_refused("null_odds.json: .*--overwrite")
+
+
+def test_predictions_to_set_beside_are_read_before_the_work(evaluate, files, tmp_path):
+    words = [
+        "--data",
+        files["V1"],
+        "--report",
+        tmp_path / "r.html",
+        "--max_seq_length",
+        "7000",
+    ]  # more than the model takes
+    evaluate(*words, "--against", tmp_path / "no.json").assert_refused("no.json: cannot be read")
+
+
 def test_scores_are_printed_even_if_the_predictions_cannot_be_written(evaluate, files, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

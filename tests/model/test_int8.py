@@ -55,7 +55,7 @@ def test_cls_has_its_own_range_so_that_its_large_values_cost_the_other_tokens_no
     assert relative_error(apart[:, 0], expected[:, 0]) < 0.03
 
 
-@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx512_vnni"}, set()])
+@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx_vnni"}, {"avx2", "avx512_vnni"}, set()])
 def test_without_vnni_no_sum_of_two_products_overflows_16_bits(monkeypatch, flags):
     monkeypatch.setattr(int8, "processor_flags", lambda: flags)
     assert ("avx512_vnni" in flags) == (2 * 255 * largest_integer() >= 2**15)

@@ -92,6 +92,17 @@ def test_the_lock_is_released_by_an_error_too_and_never_truncates(tmp_path):
     assert (tmp_path / LOCK).read_text() == "somebody's notes"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not remove an open file")
+def test_a_lock_on_a_file_that_another_run_has_just_removed_is_none(tmp_path, monkeypatch):
+    def late(descriptor: int) -> bool:
+        (tmp_path / LOCK).unlink()
+        return True
+
+    monkeypatch.setattr(run_files, "lock", late)
+    with pytest.raises(BadInput, match="has just ended here"), run_lock(tmp_path):
+        pytest.fail("locked")
+
+
 @needs_links
 @pytest.mark.parametrize("target", ["file", "none"])
 def test_locking_does_not_follow_a_link(tmp_path, monkeypatch, target):

@@ -279,6 +279,29 @@ def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
 
 
 @pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"question,context\nWho?,a\nWho?,Anna, in 1871\n", "line 3: .* 3 fields, and the first has 2; .*in quotes"),
+        (b'question\tcontext\nWho?\t"Heroes" is a song\n', "a CSV or TSV table, but"),
+        (b'question,context\nWho?,"Anna\nWho?,Bea\n', "a CSV or TSV table, but"),
+        (b'{"question": ["a", "b"], "context": ["c", "d"], "tags": []}', "columns have .*'tags': 0"),
+    ],
+)
+def test_what_would_lose_a_part_is_not_converted(tmp_path, raw, says):
+    with pytest.raises(BadInput, match=says):
+        convert(write(tmp_path, raw))
+
+
+NAMED = {"qid": "x", "start": "1 May", "Question": "Who?", "context": "Anna, in 1871", "document": "a.pdf", "id": "a"}
+
+
+@pytest.mark.parametrize("content", [[NAMED], table([], columns=list(NAMED)) + table([], columns=NAMED.values())])
+def test_a_column_with_another_name_gives_way_to_one_with_its_own(tmp_path, content):
+    _, ((id_, _, question, context, *_),) = examples_of(write(tmp_path, content))
+    assert (id_, question, context) == ("a", "Who?", "Anna, in 1871")
+
+
+@pytest.mark.parametrize(
     ("fields", "says"), [('"x": 1e999', "1e999 is not a JSON value"), ('"id": "b", "id": "c"', "'id' appears twice")]
 )
 def test_each_of_several_json_lines_is_read_as_strictly_as_a_file(tmp_path, fields, says):

@@ -101,3 +101,9 @@ LEVELS = [[{"title": "t", "paragraphs": [PARAGRAPH]}], [PARAGRAPH], {"version": 
 def test_the_copy_has_all_levels(content):
     top, _ = repair(copy.deepcopy(content))
     assert [p for article in top["data"] for p in article["paragraphs"]] == [PARAGRAPH] and top["version"] == "1.1"
+
+
+def test_paragraphs_beside_articles_and_other_things_are_put_into_articles():
+    article = {"title": "t", "paragraphs": [{"context": CONTEXT, "qas": [record(id="b")]}]}
+    top, _ = repair(copy.deepcopy([PARAGRAPH, article, 7]))
+    assert top["data"] == [{"title": "", "paragraphs": [PARAGRAPH]}, article, 7]

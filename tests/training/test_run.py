@@ -11,6 +11,10 @@ import minibert
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.config import load_config
 from minibert.model.weights import save_model
+from minibert.support.errors import BadInput
+from minibert.support.run_files import read_pointer
+from minibert.training.card import write_card
+from minibert.training.run_folder import checkpoints, remove_after
 from minibert.training.settings import Settings
 from tests.builders import draw_weights, tiny_config, toy_run
 
@@ -86,3 +90,29 @@ def test_a_run_stops_when_evaluations_bring_nothing(tmp_path, tiny_folder):
     assert [line["step"] for line in log_of(run) if "f1" in line] == [0, 2, 4, 6]
     again = minibert.train(resume=True, output_dir=run.folder)  # and it stays stopped
     assert again.summary["epoch"] == run.summary["epoch"] < 1
+
+
+def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp_path, capfd):
+    """It evaluates first, when there is nothing yet in the folder that its README.md could tell of."""
+    source = shutil.copytree(finished.folder, tmp_path / "source")
+    (source / "checkpoint-7" / "eval_results.json").unlink()
+    there = minibert.train(resume=source / "checkpoint-7", output_dir=tmp_path / "there")
+    assert there.checkpoint.name == "checkpoint-14" and "# there" in (there.folder / "README.md").read_text("utf-8")
+    with pytest.raises(BadInput, match="is the end of its run; to train on: --model"):
+        minibert.train(resume=source / "checkpoint-14", output_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_goes_back_says_what_it_removes_and_keeps_the_best(finished, tmp_path, capfd):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "best").write_text("checkpoint-10\n", "utf-8")
+    remove_after(folder / "checkpoint-5", keep_last=9)
+    assert capfd.readouterr().err.startswith("removing checkpoint-7, checkpoint-14: the run goes back to checkpoint-5")
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-5", "checkpoint-10"]
+
+
+def test_a_card_that_cannot_be_written_does_not_end_a_run(finished, tmp_path, capfd):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / read_pointer(folder / "best") / "trainer_state.json").unlink()
+    write_card(folder)
+    assert "README.md is not written: " in capfd.readouterr().err

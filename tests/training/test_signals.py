@@ -123,6 +123,7 @@ def start_ranks(start):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        place["CUDA_VISIBLE_DEVICES"] = ""
         place["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
         envs = [place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
         return [start(script, others.get(rank, words), env, faults.get(rank)) for rank, env in enumerate(envs)]
