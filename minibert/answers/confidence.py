@@ -148,4 +148,4 @@ def is_answering(file: Path) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9
+    return type(value) in (int, float) and abs(value) <= 2**31  # the bound of the flag --null_score_diff_threshold

@@ -129,11 +129,12 @@ class QuestionAnswering:
         predictions = self.predictions(examples, {**options, "top_k": count})
         results: list[Any] = []
         for example, prediction in zip(examples, predictions):
-            answers = [to_dict(answer) for answer in prediction.answers]
+            found = list(prediction.answers)
+            if options["handle_impossible_answer"] or not found:
+                found = sorted([*found, prediction.null], key=lambda answer: -answer.logit_sum)  # as they were found
+            answers = [to_dict(answer) for answer in found]
             if is_widened:
                 answers = self.widen(answers, example.context)
-            if options["handle_impossible_answer"] or not answers:
-                answers = sorted([*answers, to_dict(prediction.null)], key=lambda answer: -answer["score"])
             results.append(answers[0] if top_k == 1 else answers[:top_k])
         return results
 
@@ -164,6 +165,9 @@ class QuestionAnswering:
         model's calibration, an answer is left out; if none is left, the list is one empty answer.
         """
         chosen = merge(self.defaults, options)
+        for name in ("align_to_words", "handle_impossible_answer"):
+            if options.get(name):
+                raise BadInput("pipeline", name, "is not for `rank`, whose answers are ranked by their tokens' logits")
         if as_list(question) is not None:
             raise BadInput("pipeline", "question", "expected one question to rank texts by, found several")
         if not (examples := pair(question, contexts)):
@@ -188,9 +192,14 @@ class QuestionAnswering:
         widened: dict[str, dict[str, Any]] = {}
         for answer in answers:
             start, end = answer["start"], answer["end"]
+            if not answer["answer"]:  # "no answer" stays
+                widened[""] = answer
+                continue
             if (first := encoding.char_to_word(start)) is not None:
                 start = min(start, (encoding.word_to_chars(first) or (start, end))[0])
-            if (last := encoding.char_to_word(end - 1)) is not None:
+            inner = (encoding.char_to_word(i) for i in range(end - 1, start - 1, -1))
+            # A mark that follows its letter, as in decomposed text, belongs to no word.
+            if (last := next((word for word in inner if word is not None), None)) is not None:
                 end = max(end, (encoding.word_to_chars(last) or (start, end))[1])
             text = context[start:end]
             row = widened.setdefault(text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text})

@@ -68,6 +68,8 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
     file = folder / ANSWERING_FILE
     if file.is_file() and not is_answering(file):
         raise BadInput(file, "", "is not a calibration; move it away")
+    if file.is_symlink():
+        raise BadInput(file, "", "is a link, as in the hub's cache; copy the model to a folder and calibrate that")
     check_target(file, lambda: True)
     data = Path(str(options.data))
     examples = read_squad(data, version_2_with_negative=options.version_2_with_negative)[: options.max_questions]

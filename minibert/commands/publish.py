@@ -91,7 +91,9 @@ def remove_paths(file: Path) -> list[str]:
 
 
 def is_local_path(value: Any) -> bool:
-    """Whether a value is an absolute path, or starts from the home or the current folder."""
+    """Whether a value is an absolute path, or starts from the home or the current folder, or is a list with one."""
+    if isinstance(value, list):
+        return any(map(is_local_path, value))
     if not isinstance(value, str):
         return False
     is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()

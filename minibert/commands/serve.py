@@ -7,6 +7,7 @@ loopback address. It refuses requests from pages of other sites, whose Host or O
 """
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ class Server(ThreadingHTTPServer):
     """A server on the loopback address. Each client has a thread; the model answers one request at a time."""
 
     daemon_threads = True
+    allow_reuse_address = os.name != "nt"  # where it would let a second server take the same port
 
     def __init__(self, reader: QuestionAnswering, options: ServeOptions):
         self.reader, self.turn = reader, threading.Lock()
@@ -142,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
         A page of another site can make a browser send requests to 127.0.0.1, and a host name that somebody points at
         127.0.0.1 would make that page look local. Both give themselves away in these headers.
         """
-        names = {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
+        port = self.server.server_port
+        ports = [f":{port}", ""] if port == 80 else [f":{port}"]  # browsers leave out the usual one
+        names = {name + port for name in ("127.0.0.1", "localhost") for port in ports}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in names and origin in (None, *(f"http://{name}" for name in names))
 

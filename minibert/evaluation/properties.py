@@ -15,6 +15,7 @@ import numpy as np
 
 from minibert.evaluation.scorer import exact_match, f1, normalize
 from minibert.text.records import Example
+from minibert.text.windows import MOST_ANSWERS
 
 QUESTION_WORDS = {word: word for word in "what who when where which why how".split()} | {"whom": "who", "whose": "who"}
 # Words of a question that say nothing about where its answer stands.
@@ -84,8 +85,11 @@ def count_words(context: str) -> int:
 
 
 def agreement(example: Example) -> tuple[float, float] | None:
-    """Exact match and F1 of each annotator against all others, averaged; None with fewer than two answers."""
-    golds = [gold.text for gold in example.answers]
+    """Exact match and F1 of each annotator against all others, averaged; None with fewer than two answers.
+
+    Of MOST_ANSWERS annotators at most: the pairs grow with the square of their number.
+    """
+    golds = [gold.text for gold in example.answers[:MOST_ANSWERS]]
     if len(golds) < 2:
         return None
     pairs = [[match(one, other) for j, other in enumerate(golds) if j != i] for i, one in enumerate(golds)]

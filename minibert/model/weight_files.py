@@ -30,6 +30,7 @@ OTHER_KINDS = {
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5")
 MAX_HEADER = 10_000_000  # bytes; the header of BERT-large has 50,000
+MOST_IN_A_NAME, MOST_AXES = 1000, 8  # of a tensor; published ones have 80 characters and 4 axes
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -158,6 +159,8 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
             raise ValueError(f"expected dtype, shape and data_offsets of {name!r}")
         if not isinstance(entry["dtype"], str):
             raise ValueError(f"expected the name of a dtype of {name!r}")
+        if len(name) > MOST_IN_A_NAME or len(entry["shape"]) > MOST_AXES:
+            raise ValueError(f"a tensor's name or shape is too long: {name[:60]!r}")
         numbers = [entry["shape"], entry["data_offsets"]]
         if not all(isinstance(row, list) and all(type(n) is int and n >= 0 for n in row) for row in numbers):
             raise ValueError(f"expected lists of whole numbers as shape and data_offsets of {name!r}")

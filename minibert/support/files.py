@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,13 +53,17 @@ def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = N
         raise BadInput(file, "", "nested too deeply") from error
     except ValueError as error:  # from a hook below, or an integer of thousands of digits
         word = str(error).removesuffix(NOT_JSON)
-        raise BadInput(file, next(iter(lines_of(text, word)), ""), str(error)) from error
+        raise BadInput(file, next(lines_of(text, word), ""), str(error)) from error
 
 
-def lines_of(text: str, *words: str) -> list[str]:
-    """The lines of a JSON text where one of these words stands outside of strings, as "line 7"."""
-    tokens = re.finditer(r'"(?:[^"\\]|\\.)*"|[^\s"\[\]{}:,]+', text)
-    return [f"line {text.count(chr(10), 0, token.start()) + 1}" for token in tokens if token[0] in words]
+def lines_of(text: str, *words: str) -> Iterator[str]:
+    """The lines of a JSON text where one of these words stands outside of strings, as "line 7", one for each."""
+    line, place = 1, 0
+    # A string that never ends goes to the end of the text: trying again at each of its quotes would take for ever.
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"?|[^\s"\[\]{}:,]+', text):
+        if token[0] in words:
+            line, place = line + text.count("\n", place, token.start()), token.start()
+            yield f"line {line}"
 
 
 def read_text(file: str | os.PathLike) -> str:

@@ -129,6 +129,7 @@ def fetch_from_hub(
             folder = download(hub_id, revision, patterns)
         except Exception as error:  # the classes of the hub and of its HTTP library change with their versions
             failure = error
+    is_whole = folder is not None
     if not folder and (folder := cached_folder(hub_id, revision)) and is_online:
         tell(f"warning: {hub_id}: {first_line(failure)}; using what was downloaded earlier")
     if not folder:
@@ -140,6 +141,8 @@ def fetch_from_hub(
         raise BadInput(folder, "", f"{found}; remove this folder and the files that it links to, and try again")
     inside = inside_run(folder)[0]
     if not any(inside.glob("*.safetensors")):
+        if not is_whole:
+            raise BadInput(hub_id, where, f"its weights are not in the hub's cache, and {first_line(failure)}")
         raise BadInput(hub_id, where, without_weights(hub_id))
     return inside
 

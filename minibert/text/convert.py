@@ -51,7 +51,7 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         refuse_format(file, name)
         words = list[str]()
         top = read_json(file, constant=words.append)  # which returns None: NaN is null
-        nan_lines = lines_of(read_text(file), *words) if words else []
+        nan_lines = list(lines_of(read_text(file), *set(words))) if words else []
     inner = format_of_json(top)
     if not inner:
         return name, top, nan_lines

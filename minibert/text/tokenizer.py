@@ -71,8 +71,9 @@ def load_tokenizer(name_or_dir: str | os.PathLike, revision: str | None = None) 
     """
     read = read_tokenizer_files(find_folder(name_or_dir, revision))
     backend = wordpiece(read.vocab, read.settings, read.source)
+    # All at once: after each call the library builds its search for all of them anew.
+    backend.add_tokens([tokenizers.AddedToken(token.content, **token.flags) for token in read.added])
     for token in read.added:
-        backend.add_tokens([tokenizers.AddedToken(token.content, **token.flags)])
         found = backend.token_to_id(token.content)
         if token.id not in (None, found):
             what = f"expected id {found}, as the vocabulary and the added tokens before it say, found {token.id}"

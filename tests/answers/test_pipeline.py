@@ -209,6 +209,22 @@ def test_aligned_answers_end_at_the_borders_of_words_and_differ_in_their_text(re
     assert all(a["start"] in starts and a["end"] in ends for a in answers)
     assert all(text[a["start"] : a["end"]] == a["answer"] for a in answers)
     assert len({a["answer"].lower() for a in answers}) == len(answers)
+    marked = "cafe\u0301s, cafe\u0301"  # the accents are characters of their own, and of no token
+    ends = {a["end"] for a in reader(WHO, marked, align_to_words=True, top_k=50)}
+    assert ends <= {6, 7, 12, 13} and 6 in ends
+
+
+def test_no_answer_stands_where_its_logits_put_it_whatever_top_k_is(reader):
+    for context in (LONG, SHORT):
+        several = reader(WHO, context, handle_impossible_answer=True, top_k=30)
+        assert reader(WHO, context, handle_impossible_answer=True) == several[0]
+        assert sum(row["answer"] == "" for row in several) == 1
+
+
+@pytest.mark.parametrize("name", ["align_to_words", "handle_impossible_answer"])
+def test_ranking_refuses_what_it_does_not_do(reader, name):
+    with pytest.raises(BadInput, match=f"pipeline: {name}: is not for `rank`"):
+        reader.rank(WHO, [LONG], **{name: True})
 
 
 @pytest.mark.parametrize(("device", "dtype"), [(-1, "dtype"), (None, "torch_dtype"), (torch.device("cpu"), "dtype")])

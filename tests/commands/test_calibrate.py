@@ -1,6 +1,7 @@
 """`calibrate`: it writes answering.json, `evaluate` obeys it, flags override it, and the checkpoint stays whole."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_calibration_of_another_version_is_replaced_and_another_file_is_not(co
     file.write_text('{"answers": "of the user"}', "utf-8")
     command("calibrate", *words).assert_refused("answering.json: is not a calibration")
     assert file.read_text("utf-8") == '{"answers": "of the user"}'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets only administrators make symbolic links")
+def test_a_calibration_in_the_hubs_cache_is_not_replaced(command, checkpoint, data):
+    words = ["--ckpt", checkpoint, "--data", data, *WORDS]
+    assert command("calibrate", *words, "--null_score_diff_threshold", "1e9").code == 0
+    assert read_answering(checkpoint).null_score_diff_threshold == 1e9  # the largest thresholds can be read again
+    (checkpoint / "answering.json").rename(checkpoint / "blob")
+    (checkpoint / "answering.json").symlink_to("blob")
+    command("calibrate", *words).assert_refused("answering.json: is a link, .*copy the model")
 
 
 def test_a_model_without_a_trained_head_is_refused_by_its_name(command, tiny_folder, data, tmp_path):

@@ -87,10 +87,10 @@ def test_paths_of_this_machine_are_left_out(run, tmp_path):
     folder = shutil.copytree(run.checkpoint, tmp_path / "checkpoint")
     settings = folder / "tokenizer_config.json"
     content = json.loads(settings.read_text("utf-8"))
-    settings.write_text(json.dumps(content | {"name_or_path": "/home/me/bert", "tokenizer_file": "C:\\me\\t.json"}))
+    settings.write_text(json.dumps(content | {"name_or_path": "/home/me/bert", "init_inputs": ["C:\\me\\t.json"]}))
     lines = collect(folder, tmp_path, "me/mine", None)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8")) == content
-    assert lines[-2:] == [f"left out tokenizer_config.json: {key}" for key in ("name_or_path", "tokenizer_file")]
+    assert lines[-2:] == [f"left out tokenizer_config.json: {key}" for key in ("name_or_path", "init_inputs")]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def test_pages_of_other_sites_are_refused(server, method, path, headers):
     assert request(server, method, path, **headers)[0] == 403
 
 
+def test_a_browser_leaves_out_the_usual_port(server, monkeypatch):
+    connections = [http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60) for _ in range(2)]
+    monkeypatch.setattr(server, "server_port", 80)
+    for connection, host, status in zip(connections, ("127.0.0.1", "evil.example"), (200, 403)):
+        connection.request("GET", "/", headers={"Host": host, "Origin": "http://127.0.0.1"})
+        assert connection.getresponse().status == status
+
+
 def test_its_own_page_may_run_only_its_own_script(server):
     status, headers, body = request(server, "GET", "/")
     assert status == 200 and body == PAGE.read_bytes() and headers["X-Content-Type-Options"] == "nosniff"

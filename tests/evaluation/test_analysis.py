@@ -67,6 +67,13 @@ def test_the_scores_offsets_and_ranks_come_from_the_n_best():
     assert row("iron", "anna", n_best={"q": listed}).confidence is None
 
 
+def test_agreement_is_that_of_the_first_annotators(monkeypatch):
+    answers = "clock", "Basel", "clock"
+    assert row("iron", *answers).agreement > 0
+    monkeypatch.setattr("minibert.evaluation.properties.MOST_ANSWERS", 2)
+    assert row("iron", *answers).agreement == 0
+
+
 def test_the_columns_that_belong_to_the_question():
     one = row("iron", "clock", "Basel")
     assert (one.question_word, one.question_length, one.answer_length) == ("who", 5, 1)

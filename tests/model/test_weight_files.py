@@ -254,9 +254,9 @@ def test_weights_that_need_another_file_say_so(folder, name, says):
     assert name in refusal(folder) and says in refusal(folder)
 
 
-def empty_tensors(numbers):
-    entry = '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'
-    text = "{" + ",".join(f'"t{number}":{entry}' for number in numbers) + "}"
+def empty_tensors(names, shape="0"):
+    entry = f'{{"dtype": "F32", "shape": [{shape}], "data_offsets": [0, 0]}}'
+    text = "{" + ",".join(f'"t{name}":{entry}' for name in names) + "}"
     return raw(lambda content: struct.pack("<Q", len(text)) + text.encode())
 
 
@@ -266,6 +266,8 @@ HOSTILE = {
     "a header of 100 MB": raw(lambda content: struct.pack("<Q", 10**8) + b"{" + b" " * (10**8 - 2) + b"}"),
     "50,000 tensors": empty_tensors([*range(50_000)]),
     "the last of 15,000 tensors twice": empty_tensors([*range(15_000), 14_999]),
+    "a name of a million characters": empty_tensors(["_head" * 200_000]),
+    "a shape of four million numbers": empty_tensors("a", "9," * 4_000_000 + "0"),
 }
 
 

@@ -43,6 +43,7 @@ BAD_JSON = [
     ("Infinity", b'{"data": Infinity}', "", "Infinity"),
     ("-Infinity", b'{"data": -Infinity}', "", "-Infinity"),
     ("a number that becomes infinite", b'{"data": 1e999}', "", "1e999"),
+    ("a string without an end, and a million quotes", b'[NaN, "' + b'\\"' * 1_000_000, "line 1", "NaN"),
     ("a key twice", b'{"data": {"id": "q0", "x": 1, "id": "q1"}}', "", "'id' .*twice"),
 ]
 

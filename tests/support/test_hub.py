@@ -324,6 +324,12 @@ def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hu
     assert not any("pytorch_model.bin" in path for path in server.seen)  # not even downloaded
 
 
+def test_a_cache_without_the_weights_is_not_taken_for_a_repository_without_them(server, monkeypatch):
+    (find_folder("someone/tiny") / "model.safetensors").unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refusal("someone/tiny", start="someone/tiny: revision main: its weights are not in the hub's cache, and ")
+
+
 @pytest.mark.parametrize("is_offline", [True, False])
 def test_a_hub_that_cannot_be_reached_is_reported_and_the_offline_variable_named(server, monkeypatch, is_offline):
     point_library_at(monkeypatch, CLOSED)
