@@ -10,7 +10,7 @@ import functools
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,16 @@ class EvaluateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machin
         return bool(self.rows or self.report or self.intervals)
 
 
+OF_SCORE = set("score null_odds data rows report against intervals overwrite skip_bad_records".split())
+OF_SCORE |= {"metric_language", "null_score_diff_threshold", "version_2_with_negative"}
+
+
 def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     command = shlex.join(["minibert", "evaluate", *words])
     given = flags.parse(EvaluateOptions, "evaluate", words)
     options = flags.make(EvaluateOptions, given)
-    check(options)
+    check(options, given)
     if options.score is not None:
         check_outputs(options)
         score_file(options, command)
@@ -101,16 +105,14 @@ def main(words: Sequence[str] | None = None) -> None:
         score_model(folder, options, command)
 
 
-def check(options: EvaluateOptions) -> None:
+def check(options: EvaluateOptions, given: Collection[str]) -> None:
     """BadInput for flags that do not go together."""
     if (options.ckpt is None) == (options.score is None):
         raise BadInput("--ckpt", "", "name either a model (--ckpt) or a file of predictions (--score)")
-    if options.predictions and options.score:
-        raise BadInput("--predictions", options.predictions, "goes with --ckpt; --score writes none")
+    if options.score and (unused := sorted(set(given) - OF_SCORE)):
+        raise BadInput(f"--{unused[0]}", "", "goes with --ckpt; --score scores the predictions as they are")
     if options.null_odds and options.ckpt:
         raise BadInput("--null_odds", "", "goes with --score; a model computes its own")
-    if options.calibration and options.score:
-        raise BadInput("--calibration", "", "goes with --ckpt; a file of predictions has no scores to judge")
     if options.rows and Path(options.rows).suffix not in (".csv", ".jsonl"):
         raise BadInput("--rows", options.rows, "expected a name that ends in .csv or .jsonl")
     if options.against and not options.report:

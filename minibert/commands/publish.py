@@ -23,7 +23,7 @@ from minibert.support.writing import write_atomically, write_json
 from minibert.text.tokenizer_files import TOKENIZER_FILES
 from minibert.training.card import card
 from minibert.training.run_folder import verify
-from minibert.training.settings import NAME_OR_DIR, option
+from minibert.training.settings import option
 
 # What a model folder must have to be opened, and what it may have besides.
 NEEDED = ("config.json", "model.safetensors")
@@ -34,7 +34,7 @@ OPTIONAL = (*TOKENIZER_FILES, ANSWERING_FILE)
 class PublishOptions:
     """Upload a trained model to the Hugging Face hub."""
 
-    ckpt: str | None = option(None, f"the run; {NAME_OR_DIR}", metavar="DIR")
+    ckpt: str | None = option(None, "the run, or one of its checkpoints", metavar="DIR")
     name: str | None = option(None, "the model's name on the hub", metavar="ACCOUNT/MODEL")
     license: str | None = option(
         None, "the licence to state, such as mit; the default model's is apache-2.0", metavar="ID"

@@ -110,6 +110,7 @@ LINES = [
     (f"{SCORE} --rows notes.txt/x.csv", "is a file"),
     (f"{SCORE} --report run/latest --against run/latest", "the file at --against"),
     (f"{SCORE} --predictions out.json", "--predictions: .*--ckpt"),
+    (f"{SCORE} --max_answer_length 5", "--max_answer_length: .*--ckpt"),
     ("ask --question Who? --context x", "--ckpt"),
     ("ask --ckpt model --question Who?", "--context"),
     (f"{ASK} --context x", "--context"),

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import minibert
+from minibert.answers.confidence import Answering, write_answering
 from minibert.commands.publish import collect
 from tests.builders import ROOT, toy_run
 from tests.commands.damage import sign
@@ -75,6 +76,14 @@ def test_exactly_a_model_folder_arrives(run, tmp_path):
         (tmp_path / name).write_bytes(content)
     saved, back = (minibert.load_model(folder).state_dict() for folder in (run.checkpoint, tmp_path))
     assert all(saved[name].equal(back[name]) for name in saved)
+
+
+def test_a_calibration_is_published_too(run, tmp_path):
+    checkpoint = shutil.copytree(run.checkpoint, tmp_path / "checkpoint")
+    write_answering(checkpoint, Answering(null_score_diff_threshold=-1.5))
+    (tmp_path / "out").mkdir()
+    collect(checkpoint, tmp_path / "out", "me/mine", None)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == UPLOADED | {"answering.json"}
 
 
 def test_a_dry_run_lists_the_files_and_asks_no_hub(run, command):

@@ -53,6 +53,13 @@ def test_text_that_the_encoding_lacks_is_escaped(score, env):
     assert missing.returncode == 2 and missing.stderr.startswith(b"error: ") and b"Traceback" not in missing.stderr
 
 
+def test_text_on_stdout_that_the_encoding_lacks_is_escaped():
+    code = "from minibert.support.streams import open_streams; open_streams(); print('caf\\xe9')"
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True)
+    assert (shown.returncode, shown.stdout.strip()) == (0, b"caf\\xe9")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
