@@ -139,8 +139,6 @@ def check_outputs(options: EvaluateOptions) -> None:
         for source in ("data", "score", "against", "null_odds"):
             if flags.is_same_file(file, getattr(options, source)):
                 raise BadInput(f"--{name}", str(file), f"is the file at --{source}; name another file")
-    if options.against:
-        read_predictions(options.against)  # now, and not after the work
     if options.predictions:
         check_targets(options.predictions, options.overwrite)
     if options.rows:
@@ -150,6 +148,12 @@ def check_outputs(options: EvaluateOptions) -> None:
         check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
+def check_against(options: EvaluateOptions, examples: list[Example]) -> None:
+    """BadInput if the predictions to set beside are of other questions; found out before the work, not after it."""
+    if options.against:
+        read_answers(options.against, examples, str(options.data))
+
+
 def score_file(options: EvaluateOptions, command: str) -> None:
     """Score a file of predictions."""
     given = options.null_score_diff_threshold
@@ -157,6 +161,7 @@ def score_file(options: EvaluateOptions, command: str) -> None:
     file, data = Path(str(options.score)), Path(str(options.data))
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True)
+    check_against(options, examples)
     texts = read_predictions(file)
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
     scores = score(examples, texts, null_odds, threshold, options.metric_language)
@@ -188,6 +193,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
             skip_bad_records=options.skip_bad_records,
             version_2_with_negative=options.version_2_with_negative,
         )
+        check_against(options, examples)
         if options.is_analysed and not has_golds(examples):
             raise BadInput(data, "", "has no answers: there is nothing to analyse")
         chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
@@ -261,7 +267,7 @@ def write_report(
     """Write the page, with the comparison if the options ask for one."""
     other: tuple[str, list[Row]] | None = None
     if options.against:
-        answers = read_answers(options.against, examples, str(options.data))
+        answers = read_predictions(options.against)
         other = Path(options.against).stem, make_rows(examples, answers, is_version_2)
     file = Path(str(options.report))
     file.parent.mkdir(parents=True, exist_ok=True)

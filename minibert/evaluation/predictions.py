@@ -155,7 +155,8 @@ def check_targets(file: str | Path, overwrite: bool = False) -> None:
     checks: dict[Path, Callable[[], Any]] = {file: lambda: read_predictions(file)}
     checks[file.parent / N_BEST_FILE] = lambda: read_n_best(file.parent / N_BEST_FILE, read_predictions(file))
     checks[file.parent / NULL_ODDS_FILE] = lambda: (
-        read_null_odds(file.parent / NULL_ODDS_FILE).keys() == read_predictions(file).keys()
+        read_predictions(file),
+        read_null_odds(file.parent / NULL_ODDS_FILE),
     )
     for path, check in checks.items():
         check_target(path, functools.partial(holds, check), overwrite)
@@ -164,7 +165,7 @@ def check_targets(file: str | Path, overwrite: bool = False) -> None:
 def holds(check: Callable[[], Any]) -> bool:
     """Whether a check finds what it looks for in files that it can read."""
     try:
-        return check() not in (None, False)
+        return check() is not None
     except BadInput:
         return False
 

@@ -10,7 +10,7 @@ Each linear map of a layer becomes
 
 All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
 
-Without VNNI instructions a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
+Without AVX512-VNNI a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
 would overflow silently. On such a processor the largest integer is 63: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
 
 One token is quantised apart from the others: [CLS], in the feed-forward. There its values reach three to five times

@@ -159,11 +159,11 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
             raise ValueError(f"expected dtype, shape and data_offsets of {name!r}")
         if not isinstance(entry["dtype"], str):
             raise ValueError(f"expected the name of a dtype of {name!r}")
-        if len(name) > MOST_IN_A_NAME or len(entry["shape"]) > MOST_AXES:
-            raise ValueError(f"a tensor's name or shape is too long: {name[:60]!r}")
         numbers = [entry["shape"], entry["data_offsets"]]
         if not all(isinstance(row, list) and all(type(n) is int and n >= 0 for n in row) for row in numbers):
             raise ValueError(f"expected lists of whole numbers as shape and data_offsets of {name!r}")
+        if len(name) > MOST_IN_A_NAME or len(entry["shape"]) > MOST_AXES:
+            raise ValueError(f"a tensor's name or shape is too long: {name[:60]!r}")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, (begin, end) = entry["dtype"], entry["data_offsets"]

@@ -141,8 +141,9 @@ def fetch_from_hub(
         raise BadInput(folder, "", f"{found}; remove this folder and the files that it links to, and try again")
     inside = inside_run(folder)[0]
     if not any(inside.glob("*.safetensors")):
-        if not is_whole:
-            raise BadInput(hub_id, where, f"its weights are not in the hub's cache, and {first_line(failure)}")
+        if not is_whole and not any(inside.glob("*.bin")):
+            why = first_line(failure) if is_online else "nothing is downloaded now"
+            raise BadInput(hub_id, where, f"its weights are not in the hub's cache: {why}")
         raise BadInput(hub_id, where, without_weights(hub_id))
     return inside
 

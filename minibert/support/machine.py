@@ -83,7 +83,7 @@ def choose_machine(device: str = "auto", dtype: str = "auto", is_deterministic: 
     if device == "cuda":
         device = f"cuda:{local_rank()}"
         if local_rank() >= torch.cuda.device_count():
-            what = f"process {local_rank()} of this machine has no GPU; start {torch.cuda.device_count()} processes"
+            what = f"process {local_rank()} of this machine has no GPU; start at most {torch.cuda.device_count()}"
             raise BadInput("--device", "cuda", f"{what}, or use --device cpu")
     chosen = torch.device(device)
     if dtype == "auto":

@@ -88,7 +88,11 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
     if file.is_symlink():  # the new file would take the place of the link, and its target would stay as it is
         raise BadInput(file, "", f"is a link; name the file itself, {os.path.realpath(file)}")
     if file.is_file() and file.stat().st_size and not overwrite and not is_ours():
-        raise BadInput(file, "", "holds something else; name another file or folder, or replace it with --overwrite")
+        raise BadInput(
+            file,
+            "",
+            "holds something else, or is of another call; name another file or folder, or replace it with --overwrite",
+        )
     folder = next(folder for folder in file.absolute().parents if folder.exists())
     if not folder.is_dir():
         raise BadInput(folder, "", "is a file; name a folder")

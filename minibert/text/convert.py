@@ -61,7 +61,7 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
         rows = [rows] if isinstance(rows, dict) else rows
         made = [record for row in rows if (record := make(row))] if make else plain_rows(rows)
     except (TypeError, AttributeError, LookupError, ValueError) as error:
-        raise BadInput(file, "", f"looks like {inner}, but a row has another shape: {error}") from error
+        raise BadInput(file, "", f"looks like {inner}, but has another shape: {error}") from error
     called = f"{name}: {inner}" if name else inner
     if left_out := len(rows) - len(made):
         called += f" ({left_out} with is_correct_answer false left out)"
@@ -138,7 +138,7 @@ def column_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
     lists = {name: values for name, values in lists.items() if isinstance(values, list)}
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"its columns have {lengths} rows")
+        raise ValueError(f"the columns differ in length: {lengths}")
     return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
@@ -167,14 +167,20 @@ def table_rows(text: str) -> list[dict[str, Any]]:
     """
     csv.field_size_limit(MOST_IN_A_FIELD)
     names, delimiter = header(text)
+    if again := next((name for name in names if name and names.count(name) > 1), None):
+        raise csv.Error(f"two of its columns are called {again!r}; rename one")
     reader = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
-    next(reader)
-    rows = list[dict[str, str]]()
-    for fields in filter(None, reader):
-        if any(fields[len(names) :]):
-            what = f"the row that ends there has {len(fields)} fields, and the first has {len(names)}"
-            raise csv.Error(f"line {reader.line_num}: {what}; put texts with {delimiter!r} in quotes")
-        rows.append(dict(zip(names, fields)))
+    rows, line = list[dict[str, str]](), 0
+    try:
+        for fields in filter(None, reader):
+            if any(fields[len(names) :]):
+                raise csv.Error(f"{len(fields)} fields, and the first row has {len(names)}")
+            rows.append(dict(zip(names, fields)))
+            line = reader.line_num
+    except csv.Error as error:
+        rule = f"texts with {delimiter!r} or quotes stand in quotes, and their own quotes are doubled"
+        raise csv.Error(f"the row after line {line} has a fault: {error}; {rule}") from error
+    rows = rows[1:]
     keys = ("context", "question")
     rows = [{name: row[name] for name in row if row[name] or name in keys} for row in rows]
     return plain_rows(dict.fromkeys(keys) | row for row in rows)

@@ -28,6 +28,7 @@ from minibert.support.errors import BadInput
 from minibert.support.hashes import fingerprint
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
+from minibert.support.run_files import read_pointer
 from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
@@ -35,7 +36,15 @@ from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 from minibert.training.loop import Training
 from minibert.training.progress import say
-from minibert.training.run_folder import check_fresh, claimed, clear, find_checkpoint, read_state, remove_after
+from minibert.training.run_folder import (
+    check_fresh,
+    claimed,
+    clear,
+    find_checkpoint,
+    newer_checkpoints,
+    read_state,
+    remove_after,
+)
 from minibert.training.settings import BASE_RATE, BASE_SIZE, SMALL_RATE, Settings, from_json
 
 P = ParamSpec("P")
@@ -89,15 +98,14 @@ def train(**given: Any) -> Run:
         checkpoint = find_checkpoint(source) if settings.resume else None
         if checkpoint:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
-        elif not settings.eval_data and (settings.eval_steps or settings.early_stopping):
+        if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not goes_on_here:
             check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
+        elif checkpoint == source and (best := read_pointer(run / "best")) in newer_checkpoints(checkpoint):
+            raise BadInput(source, "", f"going back would remove {best}, the best; name another --output_dir")
         training = make_training(settings, checkpoint)
-        if checkpoint and not goes_on_here and training.position.step == training.total_steps:
-            what = f"is the end of its run; to train on: --model {shlex.quote(str(checkpoint))}"
-            raise BadInput(checkpoint, "", what)
         if ranks.is_main() and settings.overwrite:
             clear(run)
         if ranks.is_main() and checkpoint and goes_on_here:
@@ -198,6 +206,9 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if checkpoint:
         training.resume(checkpoint)
+        if training.position.step == training.total_steps and checkpoint.parent.resolve() != training.run.resolve():
+            what = f"is the end of its run; to train on: --model {shlex.quote(str(checkpoint))}"
+            raise BadInput(checkpoint, "", what)
     say_what_is_trained(training, report)
     return training
 

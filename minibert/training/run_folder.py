@@ -139,16 +139,17 @@ def own_checkpoints(run: Path) -> list[Path]:
 
 
 def remove_after(checkpoint: Path, keep_last: int) -> None:
-    """Remove newer checkpoints, which the resumed run is going to write again, and those not pruned before a crash.
+    """Remove newer checkpoints, which the resumed run is going to write again, and those not pruned before a crash."""
+    if newer := newer_checkpoints(checkpoint):
+        tell(f"removing {', '.join(newer)}: the run goes back to {checkpoint.name} and writes them again")
+    remove(checkpoint.parent, *newer)
+    prune(checkpoint.parent, keep_last)
 
-    The best one stays until the run writes it again.
-    """
-    run, names = checkpoint.parent, [path.name for path in own_checkpoints(checkpoint.parent)]
-    newer = names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else []
-    if removed := [name for name in newer if name != read_pointer(run / "best")]:
-        tell(f"removing {', '.join(removed)}: the run goes back to {checkpoint.name} and writes them again")
-    remove(run, *removed)
-    prune(run, keep_last)
+
+def newer_checkpoints(checkpoint: Path) -> list[str]:
+    """The names of its run's checkpoints that are newer."""
+    names = [path.name for path in own_checkpoints(checkpoint.parent)]
+    return names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else []
 
 
 def find_checkpoint(resume: Path) -> Path:

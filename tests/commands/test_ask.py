@@ -280,6 +280,8 @@ def test_the_stream_goes_from_file_to_file(ask, tmp_path):
     assert json.loads(first)["id"] == "good" and second.startswith('{"id": "é"')  # readable, not escaped
     assert ask(*words).code == 0  # ours
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "questions.jsonl"]
+    target.write_text(json.dumps(json.loads(first) | {"question": "of another program"}), "utf-8")
+    ask(*words).assert_refused("answers.jsonl: .*--overwrite")
 
 
 def test_answers_that_end_early_leave_the_old_file_and_stay_beside_it(ask, tmp_path, monkeypatch):

@@ -233,15 +233,11 @@ def test_files_beside_other_predictions_are_replaced_only_when_asked(evaluate, f
 
 
 def test_predictions_to_set_beside_are_read_before_the_work(evaluate, files, tmp_path):
-    words = [
-        "--data",
-        files["V1"],
-        "--report",
-        tmp_path / "r.html",
-        "--max_seq_length",
-        "7000",
-    ]  # more than the model takes
-    evaluate(*words, "--against", tmp_path / "no.json").assert_refused("no.json: cannot be read")
+    (tmp_path / "other.json").write_text('{"x": "of another question"}', "utf-8")
+    # A length that the model does not have: whoever looks at it first says so.
+    words = ["--data", files["V1"], "--report", tmp_path / "r.html", "--max_seq_length", "7000", "--against"]
+    evaluate(*words, tmp_path / "no.json").assert_refused("no.json: cannot be read")
+    evaluate(*words, tmp_path / "other.json").assert_refused("other.json: has no prediction for any question")
 
 
 def test_scores_are_printed_even_if_the_predictions_cannot_be_written(evaluate, files, tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ BROKEN = [
     *((length(number), WEIGHTS, INCOMPLETE) for number in (0, 10**5, 10**8 + 1, 2**63, 2**64 - 1)),
     *((header(text), WEIGHTS, INCOMPLETE) for text in (b"{" + b"x" * 79, b"[]", b"{\xff}", b'{"a":' + b"[" * 100_000)),
     (query(data_offsets=[0, 2304]), WEIGHTS, INCOMPLETE),
-    *((query(shape=shape), WEIGHTS, INCOMPLETE) for shape in ([2**33, 2**33], [-24, -24], [24.0, 24])),
+    *((query(shape=shape), WEIGHTS, INCOMPLETE) for shape in ([2**33, 2**33], [-24, -24], [24.0, 24], 5, None)),
     *((query(data_offsets=row), WEIGHTS, INCOMPLETE) for row in ([0], [2304, 0], [-1, 2303], "0 1", {})),
     (query(dtype="F64"), WEIGHTS, INCOMPLETE),
     (query(dtype="F33"), WEIGHTS, f"'{QUERY}': expected dtype"),

@@ -327,7 +327,7 @@ def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hu
 def test_a_cache_without_the_weights_is_not_taken_for_a_repository_without_them(server, monkeypatch):
     (find_folder("someone/tiny") / "model.safetensors").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refusal("someone/tiny", start="someone/tiny: revision main: its weights are not in the hub's cache, and ")
+    refusal("someone/tiny", start="someone/tiny: revision main: its weights are not in the hub's cache: nothing is ")
 
 
 @pytest.mark.parametrize("is_offline", [True, False])

