@@ -158,7 +158,7 @@ def test_many_faults_are_in_a_file(command, tmp_path, monkeypatch):
         ("--data d.json --fix d.json --overwrite", "is the data itself"),
         ("--data d.json --fix link.json --overwrite", "is the data itself"),
         ("--data y.changes.txt --fix y --overwrite", "is the data itself"),
-        ("--data d.json --fix old.json", "old.json: holds something else; .*--overwrite"),
+        ("--data d.json --fix old.json", "old.json: holds something else, .*--overwrite"),
         ("--data d.json --fix x.json", "x.json.changes.txt: holds something else"),
         ("--data d.json --fix none/x.json", "does not exist"),
         ("--data d.json --fix .", "is not a regular file"),
