@@ -61,13 +61,13 @@ def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """BadInput if a new run would write into a folder that holds something, or `overwrite` would remove what is not
     ours, or one of the inputs: data, or the model that is trained on."""
     try:
-        names = os.listdir(run)
+        names, ours = os.listdir(run), with_our_names(run)
     except (FileNotFoundError, NotADirectoryError):  # there is none, or rank 0 has just removed the one that it made
         return
     if any(name != LOCK for name in names) and not overwrite:
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
-    for path in with_our_names(run):
+    for path in ours:
         if not is_own(path):
             raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
         for source in map(Path.resolve, map(Path, inputs)):
