@@ -147,9 +147,10 @@ def write_predictions(file: str | Path, evaluation: Evaluation) -> None:
 
 
 def check_targets(file: str | Path, overwrite: bool = False) -> None:
-    """BadInput or OSError if `write_predictions` could not write, or would replace what is no file of predictions.
+    """Find out, before the work, whether `write_predictions` may write here. Raises OSError if it cannot.
 
-    The files beside it have fixed names. They may be those of other predictions in the same folder.
+    Raises BadInput if it would replace a file of another kind, or the n best answers or null odds of other predictions:
+    these files have fixed names, whatever `file` is called.
     """
     file = Path(file)
     checks: dict[Path, Callable[[], Any]] = {file: lambda: read_predictions(file)}
