@@ -54,6 +54,23 @@ def training(
     return [*lines, [f"{what}, share of the peak of {peak / 1e9:.0f} GFLOP/s", "", share, "", ""]]
 
 
+def recipes(data: str, model: str, rounds: int) -> Lines:
+    """Training steps by the recipes of the whole runs: minibert without dropout, T with 0.1 but not in attention."""
+    steps = {"data": data, "model": model, "count": 12}
+    changes = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.0}
+    with (
+        Side("ours", "training", changes=NO_DROPOUT, **steps) as ours,
+        Side("theirs", "training", peer="T", changes=changes, **steps) as theirs,
+    ):
+        return [
+            [
+                "training, without dropout, and T with 0.1 but not in attention, windows/s",
+                "T",
+                *cells(*compare(ours, theirs, rounds)),
+            ]
+        ]
+
+
 def evaluation(data: str, model: str, rounds: int) -> Lines:
     """The whole evaluation of a part of the data; D, the slow peer, reads fewer questions."""
     lines = []
@@ -259,6 +276,7 @@ ROWS = {
         training, what="training, attention dropout 0", peers="T", attention_probs_dropout_prob=0.0
     ),
     "training_no_dropout": partial(training, what="training, no dropout", peers="T", **NO_DROPOUT),
+    "training_recipes": recipes,
     "training_base": partial(training, what="training, BERT-base sizes", count=3, **BASE),
     "evaluation": evaluation,
     "postprocessing": postprocessing,

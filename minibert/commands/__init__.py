@@ -7,6 +7,7 @@ Its files, in the order of their imports:
     train       fine-tune a model
     evaluate    score a model, or a file of predictions
     calibrate   fit the null threshold and the confidence of a model
+    average     the mean of several runs' weights
     compare     two systems on the same questions
     stream      the stream of JSON lines of ask
     ask         ask a trained model

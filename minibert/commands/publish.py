@@ -16,17 +16,18 @@ from minibert.answers.confidence import ANSWERING_FILE, read_answering
 from minibert.commands import flags
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
+from minibert.support.hashes import MANIFEST, manifest_files
 from minibert.support.hub import find_folder, is_hub_id
 from minibert.support.streams import printable
 from minibert.support.transfer import upload
 from minibert.support.writing import write_atomically, write_json
 from minibert.text.tokenizer_files import TOKENIZER_FILES
 from minibert.training.card import card
-from minibert.training.run_folder import verify
 from minibert.training.settings import option
 
-# What a model folder must have to be opened, and what it may have besides.
+# What a model folder must have to be opened, and what it may have besides. The card is made from the run's notes.
 NEEDED = ("config.json", "model.safetensors")
+NOTES = "trainer_state.json"
 OPTIONAL = (*TOKENIZER_FILES, ANSWERING_FILE)
 
 
@@ -50,8 +51,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.name is None or "/" not in options.name or not is_hub_id(options.name):
         raise BadInput("--name", "", f"expected ACCOUNT/MODEL, found {options.name!r}")
     checkpoint = find_folder(options.ckpt)
-    if fault := verify(checkpoint):
-        raise BadInput(checkpoint, "", f"{fault}; publish another checkpoint")
+    if not {*NEEDED, NOTES} <= manifest_files(checkpoint).keys() or not (checkpoint / NOTES).is_file():
+        what = f"is not of a run: its {MANIFEST} or {NOTES} is missing, or not complete"
+        raise BadInput(checkpoint, "", f"{what}; publish another checkpoint")
     with tempfile.TemporaryDirectory(prefix="minibert-publish-") as scratch:
         folder = Path(scratch)
         for line in collect(checkpoint, folder, options.name, options.license):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -178,8 +179,14 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
 
 
 def save_tensors(state: dict[str, Tensor], file: Path) -> None:
-    """Write a safetensors file with the permissions of any new file. The library's own allow only the owner to read."""
-    save_file(state, file, metadata={"format": "pt"})
+    """Write a safetensors file with the permissions of any new file. The library's own allow only the owner to read.
+
+    Raises OSError, as any other writing does.
+    """
+    try:
+        save_file(state, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, for example
+        raise OSError(f"{file}: {error}") from error
     umask = os.umask(0)  # the one way to read it
     os.umask(umask)
     file.chmod(0o666 & ~umask)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -78,6 +79,29 @@ def replacing(file: Path) -> Iterator[TextIO]:
     sync_to_disk(file.parent)
 
 
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill in a `with` block. It takes the name `target` when the block ends well, else it is removed.
+
+    Raises BadInput if `target` is there already or cannot be a folder.
+    """
+    if os.path.lexists(target):
+        raise BadInput(target, "", "is there already; name a new folder")
+    check_parent(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = temporary_name(target.absolute())
+    try:
+        aside.mkdir()
+        yield aside
+        for path in (*aside.iterdir(), aside):
+            sync_to_disk(path)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_to_disk(target.absolute().parent)
+
+
 def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = False) -> None:
     """BadInput or OSError if a file could not be written later on, or is there and not ours to replace.
 
@@ -93,15 +117,20 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
             "",
             "holds something else, or is of another call; name another file or folder, or replace it with --overwrite",
         )
-    folder = next(folder for folder in file.absolute().parents if folder.exists())
+    check_parent(file)
+
+
+def check_parent(path: Path) -> None:
+    """BadInput or OSError if no file or folder of this name could be written later on."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir():
         raise BadInput(folder, "", "is a file; name a folder")
-    trial = folder / temporary_name(file).name
+    trial = folder / temporary_name(path).name
     try:
         trial.touch(exist_ok=False)
         trial.unlink()
     except OSError as error:  # no permission, a read-only disk, a name that is too long
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_to_disk(path: Path) -> None:

@@ -23,6 +23,14 @@ POOL = 50  # batches sorted by length together: enough for little padding, few e
 Batch = dict[str, Any]  # tensors by name; `attention_mask` may be None
 
 
+def epoch_windows(windows: Windows, empty_windows: float, seed: int, epoch: int) -> np.ndarray:
+    """Indices of the windows that an epoch takes: all with an answer, and a share, drawn anew, of those without."""
+    is_empty = (windows.end_positions == 0).all(1)
+    count = round(empty_windows * is_empty.sum())
+    drawn = np.random.default_rng([seed, epoch]).permutation(np.flatnonzero(is_empty))[:count]
+    return np.sort(np.concatenate([np.flatnonzero(~is_empty), drawn]))
+
+
 def training_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Indices of the windows of each batch of an epoch: shuffled, sorted by length within pools, shuffled again.
 
@@ -88,6 +96,9 @@ def collate(windows: Windows, indices: np.ndarray) -> Batch:
 class Plan:
     """Which windows each step of a run takes, and which of them go to this rank.
 
+    Of a long document, most windows do not hold the answer. Each epoch takes all windows that hold one and a share of
+    the others, `empty_windows`, drawn anew.
+
     An epoch's list of batches depends on (seed, epoch) only. Each step takes the next `gradient_accumulation_steps` x
     ranks of them as its micro-batches, and the ranks take turns among those. So R ranks compute in one step what one
     process computes with R times the accumulation.
@@ -103,10 +114,13 @@ class Plan:
         gradient_accumulation_steps: int,
         seed: int,
         most_positions: int = sys.maxsize,
+        empty_windows: float = 1.0,
     ):
         self.windows, self.batch_size, self.seed, self.most_positions = windows, batch_size, seed, most_positions
+        self.empty_windows = empty_windows
         self.micro_batches_per_step = gradient_accumulation_steps * ranks.world_size()
-        self.steps_per_epoch = math.ceil(math.ceil(len(windows) / batch_size) / self.micro_batches_per_step)
+        taken = len(epoch_windows(windows, empty_windows, seed, epoch=0))
+        self.steps_per_epoch = math.ceil(math.ceil(taken / batch_size) / self.micro_batches_per_step)
         self.epoch, self.batches = -1, list[np.ndarray]()  # the epoch whose batches are at hand
 
     def __repr__(self) -> str:
@@ -117,7 +131,9 @@ class Plan:
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             self.epoch = epoch
-            self.batches = training_batches(self.windows.lengths, self.batch_size, self.seed, epoch)
+            taken = epoch_windows(self.windows, self.empty_windows, self.seed, epoch)
+            batches = training_batches(self.windows.lengths[taken], self.batch_size, self.seed, epoch)
+            self.batches = [taken[batch] for batch in batches]
         first = step_of_epoch * self.micro_batches_per_step
         return self.batches[first : first + self.micro_batches_per_step]
 

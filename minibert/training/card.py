@@ -80,6 +80,8 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes):
         raise BadInput(file, "facts", "expected an object with a list of strings as data_sha256")
     parts = [head(title, settings, scores, licence), MARK, f"# {title}", introduction(settings)]
+    if state["facts"].get("is_average") is True:
+        parts.append("Its weights are the mean of several runs, of which the first had the recipe below.")
     parts += [FILES, COMMANDS] if is_run else [USE.replace("NAME", name)]
     parts.append(data_table(settings, hashes))
     if scores:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from minibert.model.bert import BertForQuestionAnswering
@@ -73,7 +72,7 @@ def save_checkpoint(
         aside.rename(target)
         sync_to_disk(run)
         write_pointer(run / "latest", target.name)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         if former.exists() and not target.exists():
             former.rename(target)

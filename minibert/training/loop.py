@@ -74,7 +74,7 @@ class Training:
         self.scores: dict[str, float] = {}  # of the weights as they are now, if they were evaluated
         self.board: Any = None  # TensorBoard's writer
         sizes = settings.batch_size, settings.gradient_accumulation_steps
-        self.plan = Plan(windows, *sizes, settings.seed, machine.most_positions)
+        self.plan = Plan(windows, *sizes, settings.seed, machine.most_positions, settings.empty_windows)
         self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
 
     def resume(self, checkpoint: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
 from minibert.support.hashes import MANIFEST, fault, manifest_files
+from minibert.support.layouts import is_model
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from minibert.support.streams import tell
 from minibert.support.writing import write_atomically
@@ -64,6 +65,8 @@ def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
         names, ours = os.listdir(run), with_our_names(run)
     except (FileNotFoundError, NotADirectoryError):  # there is none, or rank 0 has just removed the one that it made
         return
+    if is_model(run):  # its weights would hide those of the run
+        raise BadInput(run, "", "is a model folder; name another --output_dir")
     if any(name != LOCK for name in names) and not overwrite:
         what = "is not empty; --resume continues the run there, --overwrite removes it; or name another --output_dir"
         raise BadInput(run, "", what)
@@ -156,7 +159,7 @@ def find_checkpoint(resume: Path) -> Path:
     """The newest intact checkpoint of a run folder, or the checkpoint folder itself; BadInput if there is none."""
     if (resume / "trainer_state.json").is_file():
         if found := verify(resume):
-            raise BadInput(resume, "", f"{found}; resume from another checkpoint")
+            raise BadInput(resume, "", f"{found}; resume from another checkpoint, or train on with --model {resume}")
         return resume
     for checkpoint in reversed(checkpoints(resume)):
         found = verify(checkpoint)
@@ -175,8 +178,8 @@ def verify(checkpoint: Path) -> str | None:
         known = manifest_files(checkpoint)
     except BadInput as error:
         return f"its manifest cannot be used ({error})"
-    if not set(known) >= NEEDED:
-        return f"is not complete: its {MANIFEST} is missing or does not list {', '.join(sorted(NEEDED))}"
+    if lacking := sorted(NEEDED - known.keys()):
+        return f"is not complete: its {MANIFEST} is missing or does not list {', '.join(lacking)}"
     return fault(checkpoint, known)
 
 

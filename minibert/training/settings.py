@@ -25,6 +25,7 @@ OLDER = {
     "deterministic": False,
     "dropout": None,
     "early_stopping": None,
+    "empty_windows": 1.0,
     "eval_steps": None,
     "skip_bad_records": False,
     "tensorboard": False,
@@ -155,6 +156,9 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0: no clipping", least=0)
     seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)
+    empty_windows: float = option(
+        1.0, "share of the windows without an answer that an epoch takes, for long documents", least=0, most=1
+    )
     max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)
     max_questions: int | None = option(None, "train on the first N questions only", least=1)
     save_steps: int | None = option(None, "also save after every N steps", least=1, may_change=True)

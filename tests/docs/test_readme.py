@@ -40,8 +40,8 @@ FIRST = (
 TESTS = "pip install -e '.[dev]' && pytest"
 # Files that a reader downloads; the guide says where.
 DOWNLOADS = "train-v1.1.json dev-v1.1.json shifts-new-wiki.json shifts-amazon.json shifts-reddit.json".split()
-# Files that `benchmarks.split` and `benchmarks.hold_out` write.
-MADE = "v2-train.json v2-held.json v2-test.json held.json all.json first.json".split()
+# Files that `benchmarks.split`, `benchmarks.hold_out` and `benchmarks.join` write.
+MADE = "v2-train.json v2-held.json v2-test.json held.json all.json first.json long-train.json long-held.json".split()
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -164,6 +164,23 @@ def test_ranks_take_in_a_step_what_one_process_takes_with_more_accumulation(
     assert is_missing == is_a_rank_left_out
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_an_epoch_takes_all_windows_with_an_answer_and_a_share_of_the_others(windows, share):
+    is_empty = (windows.start_positions == 0).all(1)
+    assert is_empty.sum() > 3
+    plan = Plan(windows, batch_size=4, gradient_accumulation_steps=1, seed=7, empty_windows=share)
+    taken = [
+        np.concatenate([plan.micro_batches(epoch * plan.steps_per_epoch + i)[0] for i in range(plan.steps_per_epoch)])
+        for epoch in range(40)
+    ]
+    for one in taken:
+        assert len(one) == len(set(one.tolist())) and set(np.flatnonzero(~is_empty)) <= set(one.tolist())
+        assert is_empty[one].sum() == round(share * is_empty.sum())
+    drawn = {tuple(sorted(one[is_empty[one]].tolist())) for one in taken}
+    assert (len(drawn) > 1) == (share == 0.3)  # other ones every time
+    assert set().union(*drawn) == set(np.flatnonzero(is_empty) if share else [])  # and all of them in time
+
+
 @pytest.mark.parametrize("most_positions", [1, 40, 75, 10_000])
 def test_a_micro_batch_of_many_positions_is_taken_in_parts(windows, most_positions):
     whole, plan = Plan(windows, 4, 3, seed=7), Plan(windows, 4, 3, seed=7, most_positions=most_positions)

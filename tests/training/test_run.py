@@ -16,7 +16,7 @@ from minibert.support.run_files import read_pointer
 from minibert.training.card import write_card
 from minibert.training.run_folder import checkpoints, remove_after
 from minibert.training.settings import Settings
-from tests.builders import draw_weights, tiny_config, toy_run
+from tests.builders import draw_weights, tiny_config, toy_run, write_toy_squad
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,32 @@ def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp
     with pytest.raises(BadInput, match="is the end of its run; to train on: --model"):
         minibert.train(resume=source / "checkpoint-14", output_dir=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_fork_goes_on_with_the_batches_of_another_seed(finished, tmp_path):
+    checkpoint = finished.folder / "checkpoint-5"
+    same, other = (
+        minibert.train(resume=checkpoint, output_dir=tmp_path / name, eval_data=None, seed=seed)
+        for name, seed in (("same", 7), ("other", 8))
+    )
+    ends = [folder / "checkpoint-14" / "model.safetensors" for folder in (finished.folder, same.folder, other.folder)]
+    assert ends[0].read_bytes() == ends[1].read_bytes() != ends[2].read_bytes()
+    assert [line["learning_rate"] for line in log_of(other)] == [line["learning_rate"] for line in log_of(same)]
+    assert minibert.train(output_dir=other.folder, resume=True).settings.seed == 8
+    with pytest.raises(BadInput, match=r"--seed: expected 7, .*needs the same, or another --output_dir"):
+        minibert.train(resume=checkpoint, seed=8)
+
+
+def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
+    data = json.loads(write_toy_squad(tmp_path / "toy.json", 4, version_2=True).read_text("utf-8"))
+    for paragraph in data["data"][0]["paragraphs"]:
+        paragraph["qas"][0] |= {"answers": [], "is_impossible": True}
+    (tmp_path / "none.json").write_text(json.dumps(data), "utf-8")
+    chosen = {"data": tmp_path / "none.json", "model": tiny_folder, "max_seq_length": 64, "doc_stride": 16}
+    with pytest.raises(BadInput, match="--empty_windows: leaves nothing to train on"):
+        minibert.train(**chosen, empty_windows=0.0, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    minibert.train(**chosen, empty_windows=0.5, max_steps=1, output_dir=tmp_path / "run")
 
 
 def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finished, tmp_path, capfd):
