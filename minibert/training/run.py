@@ -98,11 +98,11 @@ def train(**given: Any) -> Run:
     with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
         check_ranks(settings)
         checkpoint = find_checkpoint(source) if settings.resume else None
-        goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if checkpoint:
-            settings = resumed_settings(checkpoint, given | {"output_dir": run}, is_fork=not goes_on_here)
+            settings = resumed_settings(checkpoint, given | {"output_dir": run})
         if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
+        goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not goes_on_here:
             check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
         elif checkpoint == source and (best := read_pointer(run / "best")) in newer_checkpoints(checkpoint):
@@ -130,20 +130,18 @@ def is_readable(file: str) -> bool:
     return os.path.isfile(file) and os.access(file, os.R_OK)
 
 
-def resumed_settings(checkpoint: Path, given: dict[str, Any], is_fork: bool = False) -> Settings:
+def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     """The settings of a run's first start, with those that may change replaced by what is given now.
 
-    A fork, which goes on in another folder, may have another seed: from there on, batches and dropout are those of that
-    seed. Raises BadInput for another setting that would make the resumed run a different run.
+    Raises BadInput for another one that would make the resumed run a different run.
     """
     saved = from_json(read_state(checkpoint, "settings")["settings"], checkpoint / "trainer_state.json")
     if given.get("dtype") == "auto":
         given = given | {"dtype": saved.dtype}  # what `auto` was resolved to
     for field in dataclasses.fields(Settings):
         before, now = getattr(saved, field.name), given.get(field.name, getattr(saved, field.name))
-        if now != before and not (field.metadata.get("may_change") or (is_fork and field.name == "seed")):
-            elsewhere = ", or another --output_dir" if field.name == "seed" else ""
-            what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same{elsewhere}"
+        if now != before and not field.metadata.get("may_change"):
+            what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same"
             raise BadInput(f"--{field.name}", "", what)
     return dataclasses.replace(saved, **given)
 

@@ -103,20 +103,6 @@ def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp
     assert not (tmp_path / "none").exists()
 
 
-def test_a_fork_goes_on_with_the_batches_of_another_seed(finished, tmp_path):
-    checkpoint = finished.folder / "checkpoint-5"
-    same, other = (
-        minibert.train(resume=checkpoint, output_dir=tmp_path / name, eval_data=None, seed=seed)
-        for name, seed in (("same", 7), ("other", 8))
-    )
-    ends = [folder / "checkpoint-14" / "model.safetensors" for folder in (finished.folder, same.folder, other.folder)]
-    assert ends[0].read_bytes() == ends[1].read_bytes() != ends[2].read_bytes()
-    assert [line["learning_rate"] for line in log_of(other)] == [line["learning_rate"] for line in log_of(same)]
-    assert minibert.train(output_dir=other.folder, resume=True).settings.seed == 8
-    with pytest.raises(BadInput, match=r"--seed: expected 7, .*needs the same, or another --output_dir"):
-        minibert.train(resume=checkpoint, seed=8)
-
-
 def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
     data = json.loads(write_toy_squad(tmp_path / "toy.json", 4, version_2=True).read_text("utf-8"))
     for paragraph in data["data"][0]["paragraphs"]:
