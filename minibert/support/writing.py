@@ -87,6 +87,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     if os.path.lexists(target):
         raise BadInput(target, "", "is there already; name a new folder")
+    check_utf8(target)
     check_parent(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = temporary_name(target.absolute())
@@ -118,6 +119,16 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
             "holds something else, or is of another call; name another file or folder, or replace it with --overwrite",
         )
     check_parent(file)
+
+
+def check_utf8(folder: Path) -> None:
+    """BadInput for a folder whose name is not UTF-8: safetensors could not open weights there."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            folder, "", "is not UTF-8, and weights there could not be opened; name another folder"
+        ) from error
 
 
 def check_parent(path: Path) -> None:

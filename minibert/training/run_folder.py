@@ -22,7 +22,7 @@ from minibert.support.hashes import MANIFEST, fault, manifest_files
 from minibert.support.layouts import is_model
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from minibert.support.streams import tell
-from minibert.support.writing import write_atomically
+from minibert.support.writing import check_utf8, write_atomically
 
 LEFT_HALF_WRITTEN = (  # by a run that was killed
     ".tmp-checkpoint-*",
@@ -41,10 +41,7 @@ def claimed(run: Path) -> Iterator[None]:
     """Create a run's folder if there is none and hold its lock; a new folder that stays empty is removed again."""
     if run.exists() and not run.is_dir():
         raise BadInput(run, "", "is a file; name a folder with --output_dir")
-    try:
-        str(run.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise BadInput(run, "", "is not UTF-8, and weights there could not be opened; name another folder") from error
+    check_utf8(run)
     is_new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with run_lock(run):

@@ -100,6 +100,9 @@ def test_one_model_no_output_and_an_output_in_use_are_refused(runs, command, tmp
         "file: is a file; name a folder"
     )
     command("average", one, two, "--output_dir", tmp_path / "file").assert_refused("is there already")
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    if os.name == "posix":
+        command("average", one, two, "--output_dir", odd).assert_refused("is not UTF-8, .*; name another folder")
     assert (tmp_path / "file").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
