@@ -2,7 +2,7 @@
 
     minibert average runs/one runs/two --output_dir runs/mean
 
-Fine-tuning moves weights a short way. Two runs of MiniLM that differ in their seed end within a tenth of the weights'
+Fine-tuning moves weights a short way. Two runs of MiniLM that differ in their seed end about a tenth of the weights'
 length from their start and from each other. The loss has no hill between them, and each run has errors of its own,
 which the mean keeps in part only. So the mean of runs that are trained to the end answers better than each, as fast as
 one (Wortsman et al., 2022, "Model soups"). The mean of models from different starts answers nothing, and is refused.
