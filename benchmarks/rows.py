@@ -62,13 +62,8 @@ def recipes(data: str, model: str, rounds: int) -> Lines:
         Side("ours", "training", changes=NO_DROPOUT, **steps) as ours,
         Side("theirs", "training", peer="T", changes=changes, **steps) as theirs,
     ):
-        return [
-            [
-                "training, without dropout, and T with 0.1 but not in attention, windows/s",
-                "T",
-                *cells(*compare(ours, theirs, rounds)),
-            ]
-        ]
+        result = compare(ours, theirs, rounds)
+    return [["training, without dropout, and T with 0.1 but not in attention, windows/s", "T", *cells(*result)]]
 
 
 def evaluation(data: str, model: str, rounds: int) -> Lines:

@@ -99,11 +99,11 @@ def check_sizes(
 
 def distance(first: BertForQuestionAnswering, model: BertForQuestionAnswering) -> float:
     """How far the second model's weights are from the first's, in lengths of the first: 0 if they are equal."""
-    pairs = [(a.double(), b.double()) for a, b in zip(first.state_dict().values(), model.state_dict().values())]
-    length = sum(float(ours.square().sum()) for ours, _ in pairs)
-    return (
-        math.sqrt(sum(float((ours - theirs).square().sum()) for ours, theirs in pairs) / length) if length else math.inf
-    )
+    apart = length = 0.0
+    for ours, theirs in zip(first.state_dict().values(), model.state_dict().values()):
+        apart += float((ours - theirs).double().square().sum())
+        length += float(ours.double().square().sum())
+    return math.sqrt(apart / length) if length else math.inf
 
 
 def shared_notes(folders: Sequence[Path]) -> dict[str, Any]:
