@@ -131,5 +131,5 @@ def own_lesson(options: LessonOptions, question: str, context: str) -> walk.Less
     torch.manual_seed(0)  # draws a new span head
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     check_pair(model, tokenizer, options.model)
-    sizes = window_length(options.max_seq_length, model.config), options.doc_stride, options.max_query_length
+    sizes = window_length(options.max_seq_length, model.config), *options.sizes[1:]
     return walk.Lesson(Example("lesson", "", question, context, answers), model, tokenizer, *sizes)

@@ -38,7 +38,7 @@ def evaluate(
     device: str = "auto",
     dtype: str = "auto",
     max_seq_length: int | None = None,
-    doc_stride: int = DOC_STRIDE,
+    doc_stride: int | None = None,
     max_query_length: int = MAX_QUERY_LENGTH,
     n_best_size: int = N_BEST_SIZE,
     max_answer_length: int = MAX_ANSWER_LENGTH,
@@ -67,7 +67,9 @@ def evaluate(
     return evaluate_windows(
         prepare_to_answer(loaded, machine),
         examples,
-        make_windows(examples, loaded_tokenizer, length, doc_stride, max_query_length),
+        make_windows(
+            examples, loaded_tokenizer, length, DOC_STRIDE if doc_stride is None else doc_stride, max_query_length
+        ),
         machine,
         n_best_size=n_best_size,
         max_answer_length=max_answer_length,

@@ -233,10 +233,9 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
     """The settings with every default that depends on the model or the machine."""
     length = window_length(settings.max_seq_length, config)
     changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
+    changes["doc_stride"] = min(settings.sizes[1], length - 4)  # the largest that the settings may hold
     if settings.learning_rate is None:
         changes["learning_rate"] = BASE_RATE if config.hidden_size >= BASE_SIZE else SMALL_RATE
-    if settings.max_seq_length is None:  # few positions make the length shorter, and so the largest overlap
-        changes["doc_stride"] = min(settings.doc_stride, length - 4)
     return dataclasses.replace(settings, **changes)
 
 

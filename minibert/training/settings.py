@@ -71,9 +71,10 @@ class WindowSettings(Checked):
         f"tokens in a window, special tokens included; default {MAX_SEQ_LENGTH}, or the model's positions if fewer",
         least=8,
     )
-    doc_stride: int = option(
-        DOC_STRIDE,
-        "tokens that neighbouring windows share: the overlap, as in run_qa (in google's run_squad it was the step)",
+    doc_stride: int | None = option(
+        None,
+        "tokens that neighbouring windows share: the overlap, as in run_qa (in google's run_squad it was the step); "
+        f"default {DOC_STRIDE}, or half of the room in narrower windows",
         least=0,
     )
     max_query_length: int = option(MAX_QUERY_LENGTH, "a question is truncated to this many tokens", least=1)
@@ -81,7 +82,7 @@ class WindowSettings(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         limit = (self.max_seq_length or MAX_SEQ_LENGTH) - 3
-        if self.doc_stride >= limit:
+        if self.doc_stride is not None and self.doc_stride >= limit:
             raise BadInput(
                 "doc_stride", "", f"expected less than max_seq_length - 3 = {limit}, found {self.doc_stride}"
             )
@@ -89,7 +90,8 @@ class WindowSettings(Checked):
     @property
     def sizes(self) -> tuple[int, int, int]:
         """What `make_windows` takes: max_seq_length, doc_stride and max_query_length."""
-        return self.max_seq_length or MAX_SEQ_LENGTH, self.doc_stride, self.max_query_length
+        overlap = DOC_STRIDE if self.doc_stride is None else self.doc_stride
+        return self.max_seq_length or MAX_SEQ_LENGTH, overlap, self.max_query_length
 
 
 @dataclass(frozen=True, kw_only=True)

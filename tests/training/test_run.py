@@ -57,6 +57,12 @@ def test_a_small_model_is_trained_without_dropout_a_larger_one_with_its_own(tmp_
     assert run.settings.dropout == (used if size == 48 else None)
 
 
+def test_windows_narrower_than_the_default_overlap_need_no_second_setting(tmp_path, tiny_folder):
+    run = toy_run(tmp_path, tiny_folder, questions=2, max_steps=1, doc_stride=None)
+    assert (run.settings.max_seq_length, run.settings.doc_stride) == (64, 60)  # the largest that 64 allow
+    assert "f1" in minibert.evaluate(run.folder, run.settings.eval_data, max_seq_length=64).scores
+
+
 def test_a_resumed_run_needs_no_settings_and_ends_as_the_whole_one(finished, half, capfd):
     resumed = minibert.train(output_dir=half, resume=True, eval_data=None)
     for name in ("checkpoint-14/model.safetensors", "checkpoint-14/optimizer.safetensors"):

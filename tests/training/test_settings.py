@@ -10,7 +10,7 @@ import pytest
 from minibert.support.errors import BadInput
 from minibert.training import settings as settings_module
 from minibert.training.run import resumed_settings
-from minibert.training.settings import FORMAT, OLDER, Settings, from_json
+from minibert.training.settings import FORMAT, OLDER, Settings, WindowSettings, from_json
 
 FILE = Path("checkpoint-5/trainer_state.json")
 
@@ -46,6 +46,14 @@ def as_saved(**changes) -> dict:
 def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
     with pytest.raises(BadInput, match=name):
         Settings(**{"data": "a.json"} | {name: value})
+
+
+def test_the_default_overlap_fits_windows_of_every_length():
+    for length in (None, 8, 40, 128, 131, 384):
+        assert WindowSettings(max_seq_length=length).sizes == (length or 384, 128, 64)
+    assert WindowSettings(max_seq_length=128, doc_stride=0).sizes == (128, 0, 64)
+    with pytest.raises(BadInput, match="expected less than max_seq_length - 3 = 125, found 128"):
+        WindowSettings(max_seq_length=128, doc_stride=128)
 
 
 def test_every_number_that_counts_something_is_positive():
