@@ -17,6 +17,7 @@ from minibert.training.settings import value_kinds
 # What run_qa and run_squad call our flags: whoever pastes one of their recipes is told the name here. Where commands
 # have different flags for it, each is answered with its own.
 OTHER_NAMES = {
+    "dataset_name": ("data",),
     "train_file": ("data",),
     "validation_file": ("eval_data", "data"),
     "test_file": ("data",),
@@ -33,31 +34,36 @@ OTHER_NAMES = {
     "predict_batch_size": ("eval_batch_size",),
     "max_train_samples": ("max_questions",),
     "warmup_proportion": ("warmup_ratio",),
+    "warmup_steps": ("warmup_ratio",),
     "save_total_limit": ("keep_last",),
     "overwrite_output_dir": ("overwrite",),
     "resume_from_checkpoint": ("resume",),
     "fp16": ("dtype float16",),
     "bf16": ("dtype bfloat16",),
 }
+NOT_NEEDED = ("do_train", "do_eval", "do_predict")  # the command says what is done
 TEXTS = ("Q", "TEXT")  # metavars of flags that may have an empty value
 Options = TypeVar("Options")
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that answers another tool's flag with ours."""
+    """An ArgumentParser that answers another tool's flags with ours."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """A mistaken word is shown, and must not steer the terminal."""
         super()._print_message(printable(message), file)
 
     def error(self, message: str) -> NoReturn:
+        answers = []
         for word in message.removeprefix("unrecognized arguments:").split():
-            name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+            name = word.partition("=")[0].replace("-", "_").removeprefix("__")
             names = OTHER_NAMES.get(name, ()) if word.startswith("--") else ()
             ours = [ours for ours in names if f"--{ours.partition(' ')[0]}" in self._option_string_actions]
             if ours:
-                message = f"--{name} is --{ours[0]} here"
-        super().error(message)
+                answers.append(f"--{name} is --{ours[0]} here")
+            elif word.startswith("--") and name in NOT_NEEDED:
+                answers.append(f"--{name} is not needed")
+        super().error("; ".join(answers) or message)
 
 
 def read(options: type[Options], command: str, words: Sequence[str] | None = None) -> Options:
