@@ -21,9 +21,11 @@ from minibert.answers.inputs import pair
 from minibert.answers.pipeline import QuestionAnswering, pipeline, to_dict
 from minibert.answers.spans import MAX_ANSWER_LENGTH, Prediction
 from minibert.commands import flags
+from minibert.commands.notes import WINDOWS, settings_of_run
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
 from minibert.support.errors import BadInput
 from minibert.support.files import decode, read_text
+from minibert.support.hub import find_folder
 from minibert.support.page import is_filled
 from minibert.support.streams import json_line, printable, tell
 from minibert.support.writing import check_target, write_atomically
@@ -64,14 +66,16 @@ class AskOptions(CheckpointSettings, WindowSettings, MachineSettings):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = flags.read(AskOptions, "ask", words)
+    given = flags.parse(AskOptions, "ask", words)
+    options = flags.make(AskOptions, given)
     check(options)
     documents = read_documents(options)
     if options.explain is not None:
         check_explain(options.explain, documents)
+    folder = find_folder(str(options.ckpt), options.revision)
+    options = flags.make(AskOptions, settings_of_run(folder, given, WINDOWS))
     reader = pipeline(
-        model=options.ckpt,
-        revision=options.revision,
+        model=folder,
         device=options.device,
         dtype=options.dtype,
         top_k=options.top_k,

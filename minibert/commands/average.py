@@ -23,7 +23,7 @@ import torch
 
 from minibert.answers.predict import check_head, check_pair
 from minibert.commands import flags
-from minibert.commands.notes import KEPT, read_settings, training_data
+from minibert.commands.notes import KEPT, read_facts, read_settings, training_data
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.weights import load_model, save_model
 from minibert.support.errors import BadInput
@@ -123,4 +123,5 @@ def shared_notes(folders: Sequence[Path]) -> dict[str, Any]:
                 raise BadInput(folder, name, f"expected {expected}, as in {folders[0]}, found {found}; leave it out")
         data |= zip(training_data(folder), run.files)
     facts = {"data_sha256": list(data), "is_average": True}
+    facts |= {key: value for key, value in read_facts(folders[0]).items() if key == "base_model"}
     return {"settings": settings[0].to_json() | {"data": list(data.values())}, "facts": facts}

@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.data is None:
         raise BadInput("--data", "", "name a SQuAD file that the model was not trained on")
     folder = find_folder(options.ckpt, options.revision)
-    options = flags.make(CalibrateOptions, settings_of_run(folder) | given)
+    options = flags.make(CalibrateOptions, settings_of_run(folder, given))
     calibrate(folder, options)
 
 

@@ -61,9 +61,8 @@ def answers_of(name: str, examples: list[Example], options: CompareOptions) -> M
     from minibert.evaluation.evaluate import evaluate
 
     folder = find_folder(name)
-    chosen = settings_of_run(folder) | {"data": examples, "version_2_with_negative": True}
-    chosen |= {"device": options.device, "dtype": options.dtype}
-    return evaluate(folder, **chosen).texts
+    machine = {"device": options.device, "dtype": options.dtype}
+    return evaluate(folder, examples, **settings_of_run(folder, {"version_2_with_negative": True} | machine)).texts
 
 
 def compare(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Any]:

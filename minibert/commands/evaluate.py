@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
-from minibert.commands.notes import settings_of_run
+from minibert.commands.notes import read_settings, settings_of_run
 from minibert.evaluation.analysis import METRICS, percents
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
@@ -100,7 +100,9 @@ def main(words: Sequence[str] | None = None) -> None:
         score_file(options, command)
     else:
         folder = find_folder(str(options.ckpt), options.revision)
-        options = flags.make(EvaluateOptions, settings_of_run(folder) | given)
+        settings = read_settings(folder)
+        data = {"data": settings.eval_data} if settings else {}
+        options = flags.make(EvaluateOptions, data | settings_of_run(folder, given))
         check_outputs(options)
         score_model(folder, options, command)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from minibert.support.errors import BadInput
-from minibert.support.streams import printable
+from minibert.support.streams import printable, tell
 from minibert.training.settings import value_kinds
 
 # What run_qa and run_squad call our flags: whoever pastes one of their recipes is told the name here. Where commands
@@ -66,6 +66,15 @@ class Parser(argparse.ArgumentParser):
         super().error("; ".join(answers) or message)
 
 
+class LastList(argparse.Action):
+    """The list of words after one flag. Of a flag given twice the last list counts, and what is left out is said."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if left_out := getattr(namespace, self.dest, None):
+            tell(f"warning: {option_string} is given twice; left out: {' '.join(left_out)}")
+        setattr(namespace, self.dest, values)
+
+
 def read(options: type[Options], command: str, words: Sequence[str] | None = None) -> Options:
     """The options that the command line gives, the others at their defaults. Parameters as for `parse`."""
     return make(options, parse(options, command, words))
@@ -110,7 +119,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
         kind = not_empty
     count: dict[str, Any] = {}
     if Sequence in kinds:
-        count = {"nargs": about.get("positional", "+")}
+        count = {"nargs": about["positional"]} if "positional" in about else {"nargs": "+", "action": LastList}
     elif bool in kinds:
         count = {"nargs": "?", "const": True}  # the flag alone means True
     parser.add_argument(name, help=text, type=kind, choices=about.get("choices"), metavar=metavar, **count)

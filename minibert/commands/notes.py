@@ -4,14 +4,17 @@ In: a model's folder. Out: settings and hashes; nothing for a published model, w
 or another program's.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minibert.support.files import read_json
 from minibert.training.settings import Settings, from_json
 
-# What the evaluation of a run takes over from its training, unless flags say otherwise.
-KEPT = ("max_seq_length", "doc_stride", "max_query_length", "version_2_with_negative")
+# What the commands take over from the training of a run, unless flags say otherwise.
+WINDOWS = ("max_seq_length", "doc_stride", "max_query_length")
+KEPT = (*WINDOWS, "version_2_with_negative")
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
@@ -27,15 +30,23 @@ def read_settings(folder: Path) -> Settings | None:
     return from_json(notes["settings"], folder / "trainer_state.json") if "settings" in notes else None
 
 
-def settings_of_run(folder: Path) -> dict[str, Any]:
-    """The settings that an evaluation takes over, with the run's evaluation data as `data`."""
+def settings_of_run(folder: Path, given: Mapping[str, Any], names: Sequence[str] = KEPT) -> dict[str, Any]:
+    """What is given, and of the other `names` what the run had; not an overlap that a given length has no room for."""
     settings = read_settings(folder)
-    return {"data": settings.eval_data} | {name: getattr(settings, name) for name in KEPT} if settings else {}
+    kept = {name: getattr(settings, name) for name in names} if settings else {}
+    if (kept.get("doc_stride") or 0) >= given.get("max_seq_length", math.inf) - 3:
+        del kept["doc_stride"]
+    return kept | dict(given)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the run noted besides its settings; format 1 had it among them."""
+    notes = read_notes(folder)
+    facts = notes.get("facts", notes.get("settings"))
+    return facts if isinstance(facts, dict) else {}
 
 
 def training_data(folder: Path) -> list[str]:
     """The sha256 of the files that the model was trained on."""
-    notes = read_notes(folder)
-    facts = notes.get("facts", notes.get("settings"))  # format 1 had no facts
-    hashes = facts.get("data_sha256") if isinstance(facts, dict) else None
+    hashes = read_facts(folder).get("data_sha256")
     return [one for one in hashes if isinstance(one, str)] if isinstance(hashes, list) else []

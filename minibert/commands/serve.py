@@ -22,7 +22,9 @@ from minibert.answers.explain import explain
 from minibert.answers.pipeline import QuestionAnswering, pipeline
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
+from minibert.commands.notes import WINDOWS, settings_of_run
 from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
 from minibert.support.page import content_policy
 from minibert.support.streams import tell
 from minibert.training.settings import CheckpointSettings, MachineSettings, option
@@ -45,7 +47,16 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.read(ServeOptions, "serve", words)
     if options.ckpt is None:
         raise BadInput("--ckpt", "", "name the model to ask")
-    reader = pipeline(model=options.ckpt, revision=options.revision, device=options.device, dtype=options.dtype)
+    folder = find_folder(options.ckpt, options.revision)
+    sizes = settings_of_run(folder, {}, WINDOWS)
+    reader = pipeline(
+        model=folder,
+        device=options.device,
+        dtype=options.dtype,
+        doc_stride=sizes.get("doc_stride"),
+        max_seq_len=sizes.get("max_seq_length"),
+        max_question_len=sizes.get("max_query_length"),
+    )
     with Server(reader, options) as server:
         print(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends)", flush=True)
         server.serve_forever()

@@ -64,6 +64,7 @@ def replacing(file: Path) -> Iterator[TextIO]:
 
     If it does not, the file of that name is what it was, and what was written stays beside it.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(file)
     try:
         with open(temporary, "x", encoding="utf-8") as opened:

@@ -100,9 +100,11 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     row = dict(zip(column_names(row), row.values()))
     if isinstance(row.get("answer"), list):
         row.setdefault("answers", row.pop("answer"))
+    for name in ("answers", "answer_start"):
+        value = row.get(name)
+        if isinstance(value, str) and value.startswith(("{", "[")):
+            row[name] = literal(value)  # a list that a CSV file holds as text
     answers = row.get("answers")
-    if isinstance(answers, str) and answers.startswith(("{", "[")):
-        answers = literal(answers)  # a list that a CSV file holds as text
     if not isinstance(answers, (list, dict)):
         text, start = row.pop("answer", answers), row.pop("answer_start", None)
         answer = text if isinstance(text, dict) else {"text": text, "answer_start": start}

@@ -110,7 +110,8 @@ def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
     texts, starts = columns.get("text"), columns.get("answer_start")
     if not isinstance(texts, list):
         return [columns]
-    starts = starts if isinstance(starts, list) else [None] * len(texts)
+    if not isinstance(starts, list):
+        starts = [None] * len(texts) if starts is None else [starts]
     if len(starts) != len(texts):
         raise ValueError(
             f"answers has {counted(len(texts), 'text')} and {counted(len(starts), 'value')} of answer_start"

@@ -41,19 +41,23 @@ def read_squad(
     without a single answer (a test set) can be read for prediction. With `version_2_with_negative` a question without
     answers is unanswerable and needs no mark. Ids must be unique within a file, except in training. A missing id is the
     question's place, unless `needs_ids`. Raises BadInput with the first fault after all have been listed on stderr, or,
-    with `skip_bad_records`, drops and counts the bad records.
+    with `skip_bad_records`, drops and counts the bad questions.
     """
     examples: list[Example] = []
     faults: list[BadInput] = []
     for file in [files] if isinstance(files, (str, Path)) else files:
         taken: Counter[str] = Counter()
-        records = check_records(read_top(file), training, version_2_with_negative, needs_ids, taken)
+        top = read_top(file)
+        records = check_records(top, training, version_2_with_negative, needs_ids, taken)
         good = [record for _, record in records if isinstance(record, Example)]
         bad = [BadInput(file, place, record) for place, record in records if isinstance(record, str)]
         if taken and os.environ.get("RANK", "0") == "0":
             tell(f"warning: {file}: " + "; ".join(f"{what}: {count}" for what, count in taken.items()))
         if bad and skip_bad_records:
-            tell(f"{file}: dropped {counted(len(bad), 'bad record')}, the first at {bad[0].where}, {bad[0].what}")
+            dropped = (
+                f"dropped {counted(count_questions(top) - len(good), 'question')} for {counted(len(bad), 'fault')}"
+            )
+            tell(f"{file}: {dropped}, the first at {bad[0].where}, {bad[0].what}")
         else:
             faults += bad
         if not good and not faults:
@@ -158,6 +162,14 @@ def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str
     else:
         for q, record in enumerate(qas):
             yield f"{place}.qas[{q}]", title, context, record
+
+
+def count_questions(top: Any) -> int:
+    """All questions of a file, those of paragraphs that cannot be read included."""
+    _, listed = articles(top)
+    groups = [[one] if is_paragraph(one) else one.get("paragraphs") for one in listed if isinstance(one, dict)]
+    paragraphs = [one for group in groups if isinstance(group, list) for one in group if isinstance(one, dict)]
+    return sum(len(one["qas"]) for one in paragraphs if isinstance(one.get("qas"), list))
 
 
 def found_instead(value: Any) -> str:

@@ -79,7 +79,10 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     hashes = state["facts"].get("data_sha256", []) if isinstance(state["facts"], dict) else None
     if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes):
         raise BadInput(file, "facts", "expected an object with a list of strings as data_sha256")
-    parts = [head(title, settings, scores, licence), MARK, f"# {title}", introduction(settings)]
+    base = state["facts"].get("base_model", base_model(str(settings.model)))  # an older run has not noted it
+    if not isinstance(base, str):
+        raise BadInput(file, "facts", f"expected a string as base_model, found {base!r}")
+    parts = [head(title, settings, base, scores, licence), MARK, f"# {title}", introduction(settings, base)]
     if state["facts"].get("is_average") is True:
         parts.append("Its weights are the mean of several runs, of which the first had the recipe below.")
     parts += [FILES, COMMANDS] if is_run else [USE.replace("NAME", name)]
@@ -95,22 +98,21 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     return "\n\n".join(parts) + "\n"
 
 
-def base_model(settings: Settings) -> str:
-    """The hub id of the model that was trained on; of a local folder only its name."""
-    name = str(settings.model)
+def base_model(name: str) -> str:
+    """What a card calls the model that was trained on: its hub id; of a folder that is here now only its name."""
     is_local = is_path(name) or Path(name).is_dir()
     return MINILM_HUB_ID if name == DEFAULT_MODEL else Path(name).name if is_local else name
 
 
-def head(name: str, settings: Settings, scores: dict[str, float], licence: str | None) -> str:
+def head(name: str, settings: Settings, base: str, scores: dict[str, float], licence: str | None) -> str:
     """The YAML that the hub reads. A JSON string is a YAML string too, so that any name is safe."""
     is_default = str(settings.model) == DEFAULT_MODEL
     lines = ["---"]
     if licence or is_default:
         lines.append(f"license: {json.dumps(licence or 'apache-2.0')}")
     lines += ["pipeline_tag: question-answering", "tags:", "- minibert", "- bert"]
-    if is_default or "/" in base_model(settings):
-        lines.append(f"base_model: {json.dumps(base_model(settings))}")
+    if is_default or "/" in base:
+        lines.append(f"base_model: {json.dumps(base)}")
     metrics = {key: scores[key] for key in ("exact_match", "exact", "f1") if key in scores}
     if metrics and settings.eval_data:
         dataset = json.dumps(Path(settings.eval_data).stem)
@@ -122,10 +124,10 @@ def head(name: str, settings: Settings, scores: dict[str, float], licence: str |
     return "\n".join([*lines, "---"])
 
 
-def introduction(settings: Settings) -> str:
+def introduction(settings: Settings, base: str) -> str:
     files = ", ".join(f"`{Path(file).name}`" for file in settings.files)
     return (
-        f"Extractive question answering: `{base_model(settings)}`, fine-tuned with minibert on {files}. The model "
+        f"Extractive question answering: `{base}`, fine-tuned with minibert on {files}. The model "
         "finds the span of a given text that answers a question; it writes no text of its own."
     )
 

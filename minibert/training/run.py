@@ -34,6 +34,7 @@ from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
+from minibert.training.card import base_model
 from minibert.training.loop import Training
 from minibert.training.progress import say
 from minibert.training.run_folder import (
@@ -153,13 +154,19 @@ def facts_of(settings: Settings) -> dict[str, Any]:
             raise BadInput(file, "", "cannot be read")
     return {
         "data_sha256": [fingerprint(Path(file))["sha256"] for file in settings.files],
+        "eval_sha256": fingerprint(Path(settings.eval_data))["sha256"] if settings.eval_data else None,
+        "base_model": base_model(str(settings.model)),
         "world_size": ranks.world_size(),
         "threads": torch.get_num_threads(),
     }
 
 
-def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """BadInput if the data's content or the number of ranks are not those of the run that is resumed."""
+def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
+    """BadInput if the data's content or the number of ranks are not those of the run that is resumed.
+
+    Within one run folder the evaluation data must stay, too: `best` compares the scores. What the model's name stood
+    for when the run began is taken over.
+    """
     saved = read_state(checkpoint, "settings")["facts"]
     for name, flag in (("data_sha256", "--data"), ("world_size", "torchrun")):
         if not isinstance(saved, dict) or name not in saved:
@@ -168,6 +175,11 @@ def check_facts(checkpoint: Path, facts: dict[str, Any]) -> None:
             named = "number of processes" if name == "world_size" else name
             what = f"expected {named} {saved[name]}, as in {checkpoint}, found {facts[name]}; --resume needs the same"
             raise BadInput(flag, "", what)
+    before, now = saved.get("eval_sha256"), facts["eval_sha256"]
+    if None not in (before, now) and before != now and checkpoint.parent.resolve() == run.resolve():
+        what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
+        raise BadInput("--eval_data", "", what)
+    facts["base_model"] = saved.get("base_model", facts["base_model"])
     if saved.get("threads", facts["threads"]) != facts["threads"]:
         was = f"{saved['threads']} threads before, {facts['threads']} now"
         say(f"{was}: the last bits of the results will differ; OMP_NUM_THREADS sets the number")
@@ -183,7 +195,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     """Read the data and load the model; resumed from the checkpoint if there is one."""
     facts = facts_of(settings)
     if checkpoint:
-        check_facts(checkpoint, facts)
+        check_facts(checkpoint, facts, settings.run_folder)
     examples, eval_examples = read_data(settings)
     machine = choose_machine(settings.device, settings.dtype, settings.deterministic)
     keep_memory()

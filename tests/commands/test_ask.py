@@ -234,6 +234,7 @@ def test_the_stream_answers_in_order_and_passes_ids_through(ask, expected):
         ('{"id": {"\\ud83d": 1}, "question": " ", "context": "clock"}', None),
         ('{"id": 10, "question": "caf\udce9?", "context": "clock"}', 10),  # Latin-1, as the stream decodes it
         ('{"id": NaN, "question": "Who?", "context": "clock"}', None),
+        ('{"id": 11, "question": "Who?", "question": "What?", "context": "clock"}', None),
         ('{"id": 1e999, "question": "Who?", "context": "clock"}', None),
     ],
     ids=lambda part: ascii(part)[:30],
@@ -270,16 +271,17 @@ def test_the_lines_that_are_answered(ask, stdin, words, ids):
 
 
 def test_the_stream_goes_from_file_to_file(ask, tmp_path):
-    source, target = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    source, target = tmp_path / "questions.jsonl", tmp_path / "new/answers.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + as_lines(GOOD, GOOD | {"id": "é", "context": "Café"}))
-    target.write_text("old\n", "utf-8")
     words = ["--input", source, "--output", target]
+    assert ask(*words).code == 0 and target.is_file()  # in a folder that was not there
+    target.write_text("old\n", "utf-8")
     done = ask(*words, "--overwrite")
     assert (done.code, done.out, done.err) == (0, "", "")
     first, second = target.read_text("utf-8").splitlines()
     assert json.loads(first)["id"] == "good" and second.startswith('{"id": "é"')  # readable, not escaped
     assert ask(*words).code == 0  # ours
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "questions.jsonl"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["answers.jsonl", "new", "questions.jsonl"]
     target.write_text(json.dumps(json.loads(first) | {"question": "of another program"}), "utf-8")
     ask(*words).assert_refused("answers.jsonl: .*--overwrite")
 

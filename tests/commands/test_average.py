@@ -34,7 +34,11 @@ def test_the_weights_are_the_mean_and_the_folder_is_a_model_of_all(runs, command
         assert torch.allclose(tensor.double(), expected, rtol=1e-5, atol=1e-6), name
     state = read_state(tmp_path / "new" / "mean", "settings")
     hashes = [read_state(run.checkpoint, "settings")["facts"]["data_sha256"][0] for run in runs]
-    assert state["facts"] == {"data_sha256": hashes, "is_average": True}
+    assert state["facts"] == {
+        "data_sha256": hashes,
+        "is_average": True,
+        "base_model": os.path.basename(runs[0].settings.model),
+    }
     assert [os.path.basename(file) for file in state["settings"]["data"]] == ["toy0.json", "toy1.json", "toy2.json"]
     assert command("verify", tmp_path / "new" / "mean").code == 0
     # The windows of the runs, not the defaults, which would be longer than the model.

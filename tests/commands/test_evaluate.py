@@ -194,6 +194,28 @@ def test_a_run_is_scored_as_it_was_trained_unless_flags_say_otherwise(evaluate, 
     assert given == evaluate(*others).result
 
 
+def test_a_shorter_length_needs_no_second_flag_beside_the_overlap_of_the_run(evaluate, run_folder, files):
+    shorter = evaluate("--ckpt", run_folder, "--max_seq_length", 12).result
+    assert shorter == evaluate("--data", files["V1"], "--max_seq_length", 12, "--max_query_length", 5).result
+
+
+def test_a_run_is_asked_as_it_was_trained_unless_flags_say_otherwise(command, run_folder, tiny_folder):
+    words = (
+        "--question",
+        "Who made the clock ?",
+        "--context",
+        "the clock was made by anna weiss in basel . " * 9,
+        "--json",
+    )
+
+    def ask(folder, *sizes):
+        return command("ask", "--ckpt", folder, *words, "--top_k", 999, *sizes).out
+
+    saved, given = ask(run_folder), ask(run_folder, *as_words(OTHERS))
+    assert saved == ask(tiny_folder, *as_words(SAVED)) and given == ask(tiny_folder, *as_words(OTHERS))
+    assert saved != ask(tiny_folder)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
@@ -267,4 +289,4 @@ def test_bad_records_are_dropped_when_asked(evaluate, files, tmp_path):
     (tmp_path / "bad.json").write_text(json.dumps(content), "utf-8")
     evaluate("--data", tmp_path / "bad.json").assert_refused("question")
     done = evaluate("--data", tmp_path / "bad.json", "--skip_bad_records")
-    assert done.code == 0 and "dropped 1 bad record" in done.err
+    assert done.code == 0 and "dropped 1 question for 1 fault" in done.err

@@ -107,6 +107,12 @@ def test_the_names_of_run_qa_are_known_in_either_spelling(command):
     command("train", "--num-train-epochs", "3").assert_refused("--num_train_epochs is --epochs here")
 
 
+def test_of_a_list_flag_given_twice_the_last_counts_and_what_is_left_out_is_said(capsys):
+    given = flags.parse(OPTIONS["train"], "train", "--data a.json b.json --seed 1 --data c.json --seed 2".split())
+    assert given == {"data": ["c.json"], "seed": 2}
+    assert capsys.readouterr().err == "warning: --data is given twice; left out: a.json b.json\n"
+
+
 def test_a_whole_command_line_of_run_qa_is_answered_at_once(command):
     words = "--model_name_or_path bert-base-uncased --dataset_name squad --do_train --learning_rate 3e-5 --fp16=True"
     answers = ["model_name_or_path is --model here", "dataset_name is --data here", "do_train is not needed"]

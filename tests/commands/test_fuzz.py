@@ -130,6 +130,7 @@ def world(tmp_path_factory, tiny_folder) -> Iterator[SimpleNamespace]:
     windows, sizes = make_windows(examples, tokenizer, 24, 4), {"max_seq_length": 24, "doc_stride": 4, "epochs": 1}
     chosen = Settings(data=str(data), output_dir=str(folder / "run"), batch_size=2, learning_rate=1e-4, **sizes)
     machine, facts = choose_machine("cpu", "float32"), {"data_sha256": ["0"], "world_size": 1, "threads": 1}
+    facts |= {"eval_sha256": None, "base_model": "m"}
     training = Training(model, tokenizer, (examples, windows), chosen, machine, None, facts)
     (folder / "run").mkdir()
     training.train()
@@ -185,9 +186,9 @@ def read_run(world) -> None:
     """Find the checkpoint of a run, and continue from it."""
     checkpoint, training = world.folder / "run/checkpoint-2", world.training
     assert find_checkpoint(world.folder / "run") == checkpoint
-    settings_of_run(checkpoint)
+    settings_of_run(checkpoint, {})
     assert isinstance(resumed_settings(checkpoint, {}), Settings)
-    check_facts(checkpoint, training.facts)
+    check_facts(checkpoint, training.facts, world.folder / "run")
     training.losses.restart()
     training.resume(checkpoint)
     at = training.position

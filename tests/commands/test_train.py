@@ -48,8 +48,8 @@ def to_format_1(checkpoint: Path) -> None:
     """The training state as the first version of the program wrote it: no format, the facts among fewer settings."""
     state = saved(checkpoint)
     settings = {name: value for name, value in state["settings"].items() if name not in ("format", *OLDER)}
-    settings |= {"resume": None, "overwrite": False} | state.pop("facts")
-    del settings["threads"]
+    facts = state.pop("facts")
+    settings |= {"resume": None, "overwrite": False} | {name: facts[name] for name in ("data_sha256", "world_size")}
     damage(checkpoint / "trainer_state.json", "", state | {"settings": settings})
 
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
     assert {name: settings[name] for name in resolved} == resolved
     assert settings["format"] == 2 and settings["dtype"] in ("float32", "bfloat16")
     facts = {"data_sha256": [fingerprint(data)["sha256"]], "world_size": 1, "threads": torch.get_num_threads()}
-    assert state["facts"] == facts
+    assert state["facts"] == facts | {"eval_sha256": None, "base_model": tiny_folder.name}
 
 
 def test_a_new_head_is_called_untrained_and_drawn_by_the_seed(train, data, headless_folder, tmp_path):
@@ -132,7 +132,7 @@ def test_the_counts_say_what_was_dropped_and_what_no_prediction_can_match(train,
     data.write_text(json.dumps(content), "utf-8")
     train().assert_refused("id=.bad")
     done = train("--skip_bad_records", "--max_questions", 7, "--max_answer_length", 5)
-    assert "1 bad record" in done.err and "id='bad'" in done.err
+    assert "dropped 1 question for 1 fault" in done.err and "id='bad'" in done.err
     counts = counts_of(done)
     assert (counts["questions"], counts["too_long"]) == (7, 1)
 

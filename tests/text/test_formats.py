@@ -198,6 +198,14 @@ def test_a_list_in_a_cell_is_read_as_json_or_python_and_what_json_cannot_hold_st
         assert [tuple(gold) for gold in example.answers] == IN_A_CELL[cell]
 
 
+@pytest.mark.parametrize("starts", ["[4]", "[4.0]", "4"])
+def test_offsets_in_a_cell_of_their_own_are_those_of_the_answers_in_another(tmp_path, starts):
+    """Without them, the first of two places would be taken, or the question refused."""
+    rows = f"context,question,answers,answer_start\nx y y,a?,['y'],{starts}\n"
+    ((*_, answers, _),) = examples_of(write(tmp_path, rows))[1]
+    assert answers == [("y", 4)]
+
+
 IMPOSSIBLE = [row | {"is_impossible": True} for row in TEST_SET[0]]
 STATED = {  # files without a single answer, in which the marks are the user's
     "rows": (IMPOSSIBLE, True),

@@ -161,6 +161,7 @@ TAKEN = [  # how a question differs from the good one, how its example does, and
     *((at(text, 39), {}, "outer whitespace: 1") for text in (" 1871", "1871 ")),
     *((at(text, 38), {}, "outer whitespace: 1") for text in ("1871 ", "\n1871\t", "1871")),
     ({"answers": {"text": ["1871"], "answer_start": [39]}, "is_impossible": None}, {}, ""),
+    ({"answers": {"text": ["1871"], "answer_start": 39}}, {}, ""),
     ({"answers": ["1871"]}, {}, "only place of its text: 1"),
     ({"answers": ANSWER}, {}, ""),
     ({"answers": ..., "answer": ANSWER}, {}, ""),
@@ -175,6 +176,13 @@ def test_what_others_write_is_taken_where_its_meaning_is_certain_and_counted(wri
     assert read_squad(write(squad(question(**changes))), training=True) == [dataclasses.replace(READ, **differs)]
     printed = capsys.readouterr().err
     assert (printed.startswith("warning: ") and says in printed) if says else printed == ""
+
+
+def test_answers_without_offset_are_found_in_long_texts_however_many_there_are(write):
+    """The bound on the search for wrong offsets is not spent by what is right."""
+    context = "x " * 1_000_000 + "1871"
+    records = [question(id=str(i), **at("1871", ...)) for i in range(400)]
+    assert {e.answers for e in read_squad(write(squad(*records, context=context)))} == {(Gold("1871", 2_000_000),)}
 
 
 # ---- what is refused: (content, place, message); the message is a regular expression
@@ -219,10 +227,13 @@ REFUSED = [
     (squad(question(is_impossible=True)), PLACE, "is_impossible is true"),
     *rows(changed("is_impossible"), ("maybe", 2, "", []), message="false, found {}"),
     (squad(question(answers={"text": ["x"], "answer_start": [0, 1]})), PLACE, "1 text and 2 values"),
+    (squad(question(answers={"text": ["1871", "in 1871"], "answer_start": 39})), PLACE, "2 texts and 1 value"),
+    (squad(question(answers={"text": ["1871"], "answer_start": 3})), PLACE, "not at answer_start 3"),
     *rows(changed("answers"), ("1871", 7), PLACE, "answers must be a list, found {}"),
     *rows(lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be .* found {}"),
     *rows(lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
     *rows(lambda v: answered("x x", "x", v), (-1, None), PLACE, "no answer_start; the text is at 0, 2: name"),
+    (answered("oh ha ha ha", "ha ha", None), PLACE, "no answer_start; the text is at 3, 6: name"),
     (answered(CONTEXT, "1872", ...), PLACE, "no answer_start; the text is nowhere"),
     (squad(question(answers=["1872"])), PLACE, "no answer_start; the text is nowhere"),
     *rows(lambda v: answered(" x", "x", v), (-2, "b", 1.5, True, "1e0", []), PLACE, "answer_start .*found {}"),
@@ -288,9 +299,19 @@ def test_every_fault_is_listed_at_once_or_dropped(write, capsys):
     assert all(line.startswith(f"warning: {file}: {place}") for line, place in zip(lines, places))
     assert [e.id for e in read_squad(file, skip_bad_records=True)] == [f"q{i}" for i in range(0, 14, 2)]
     printed = capsys.readouterr().err
-    assert printed.count("\n") == 1 and "dropped 10 bad records" in printed and f"{PARAGRAPH}.qas[1]" in printed
+    assert (
+        printed.count("\n") == 1
+        and "dropped 8 questions for 10 faults, the" in printed
+        and f"{PARAGRAPH}.qas[1]" in printed
+    )
     with pytest.raises(BadInput, match="0 questions"):
         read_squad(write(squad(question(answers=[]))), training=True, skip_bad_records=True)
+
+
+def test_a_paragraph_that_cannot_be_read_counts_as_all_its_questions(write, capsys):
+    good, bad = squad(question()), squad(*(question(id=str(i)) for i in range(50)), context=["two", "lines"])
+    assert len(read_squad(write({"data": bad["data"] + good["data"]}), skip_bad_records=True)) == 1
+    assert "dropped 50 questions for 1 fault, the first at data[0].paragraphs[0].context" in capsys.readouterr().err
 
 
 def test_of_many_faults_twenty_are_shown_and_all_are_in_a_file(write, capsys, tmp_path, monkeypatch):

@@ -52,13 +52,24 @@ def test_base_model_and_licence_are_stated_only_where_they_are_known(copy, model
     checkpoint = copy / (copy / "best").read_text().strip()
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
     state["settings"]["model"] = model
+    del state["facts"]["base_model"]  # an older run has no such fact
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     head = card(checkpoint, "mine", licence=licence).split("---")[1].splitlines()
     stated = [line for line in head if line.startswith(("license", "base_model"))]
     assert set(lines) <= set(stated) and len(stated) == (2 if licence else len(lines))
 
 
-@pytest.mark.parametrize("facts", [[], {"data_sha256": 5}, {"data_sha256": [None]}])
+def test_a_folder_as_base_model_is_not_taken_for_one_of_the_hub_where_it_is_gone(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(tiny_folder, tmp_path / "here/secret/bert").parents[1])
+    run = toy_run(tmp_path, "secret/bert", questions=2, max_steps=1)
+    monkeypatch.chdir(tmp_path)
+    text = card(run.checkpoint, "mine")
+    assert "`bert`, fine-tuned" in text and "base_model" not in text and "secret" not in text
+
+
+@pytest.mark.parametrize(
+    "facts", [[], {"data_sha256": 5}, {"data_sha256": [None]}, {"data_sha256": [], "base_model": 5}]
+)
 def test_facts_of_another_form_are_refused(copy, facts):
     checkpoint = copy / (copy / "best").read_text().strip()
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8")) | {"facts": facts}

@@ -109,6 +109,15 @@ def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp
     assert not (tmp_path / "none").exists()
 
 
+def test_the_best_of_a_run_is_not_told_from_scores_on_two_files(half, tmp_path):
+    other = write_toy_squad(tmp_path / "other.json", 7)
+    with pytest.raises(BadInput, match=r"--eval_data: is another file than .* scored on, .*--output_dir"):
+        minibert.train(resume=half, eval_data=other)
+    assert minibert.train(resume=half, eval_data=other, output_dir=tmp_path / "there").summary["f1"] > 0
+    state = json.loads((half / "checkpoint-5/trainer_state.json").read_text("utf-8"))
+    assert state["facts"]["eval_sha256"]
+
+
 def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
     data = json.loads(write_toy_squad(tmp_path / "toy.json", 4, version_2=True).read_text("utf-8"))
     for paragraph in data["data"][0]["paragraphs"]:

@@ -195,7 +195,8 @@ def test_ranks_that_are_not_of_one_run_end_with_a_line_each(tmp_path, start_rank
     weights.write_bytes(content)
     words = [*job, "--output_dir", tmp_path / "run"]
     named = {"OTHER": other, "MISSING": tmp_path / "none.json", "OTHER MODEL": tmp_path / "model"}
-    changed = [*words, change[0], named.get(change[1], change[1])]
+    replaced = words.index("--data") if change[0] == "--data" else len(words)
+    changed = [*words[:replaced], change[0], named.get(change[1], change[1]), *words[replaced + 2 :]]
     processes = start_ranks(2, "train", words, others={1: changed})
     assert ends(processes) == [2, 2], [process.err for process in processes]
     for process in processes:
