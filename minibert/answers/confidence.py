@@ -9,8 +9,6 @@ an answer is right. `minibert calibrate` fits a logistic regression on questions
      "confidence": {"bias": 0.9, "log_score": 0.4, "score": 3.7, "log_length": -0.4},
      "no_answer": {"bias": -0.2, "null_odds": 0.7},                of "no answer"; null: as above
      "fitted_on": {"data": "held.json", "sha256": "..", "questions": 2726}}
-
-Next: `predict.py`.
 """
 
 import contextlib

@@ -4,7 +4,7 @@
 answer minus that of the document's "no answer" (the negative of its null odds): both come from the same document, and
 training has taught the model what "not here" looks like. docs/guide.md has the measurement.
 
-In: a `Prediction` for each document. Out: `Found` answers. Next: `inputs.py`.
+In: a `Prediction` for each document. Out: `Found` answers.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,6 @@
 
 In: a reader, a question and a text. Out: an HTML page with the probability of start and end over the text, the sums of
 start and end logits, and the attention of every head in the window that holds the best answer.
-
-Next: `evaluation/languages.py`, in the next room.
 """
 
 import base64

@@ -1,8 +1,6 @@
 """The questions and contexts of a call of the pipeline, in any of their forms, as examples.
 
 In: texts, lists, arrays, dicts. Out: `Example`s without answers, or BadInput for anything but text.
-
-Next: `options.py`.
 """
 
 from collections.abc import Iterable, Mapping

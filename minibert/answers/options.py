@@ -1,8 +1,6 @@
 """The options of the pipeline and of its calls: their names, defaults and least values.
 
 In: keyword arguments. Out: a dict with a value for every option, or BadInput for one that is unknown or too small.
-
-Next: `pipeline.py`.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,6 @@
 
 The call and its defaults are those of the pipeline of this name that `transformers` had until v5.3; what differs is
 listed in docs/migration.md.
-
-Next: `explain.py`.
 """
 
 import os

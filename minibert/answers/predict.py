@@ -2,8 +2,6 @@
 
 In: a model and windows. Out: a start and an end logit for every token. It also decides whether a model can answer at
 all: with a trained span head, with a tokenizer that fits, in windows that it has positions for.
-
-Next: `documents.py`.
 """
 
 import os

@@ -1,8 +1,6 @@
 """Tables over the rows of an evaluation: slices, differences of two systems, human agreement, suspect labels.
 
 In: `Row`s, of one system or of two on the same questions. Out: plain numbers, scores in percent.
-
-Next: `evaluate.py`.
 """
 
 import math

@@ -2,8 +2,6 @@
 
 The measures take two arrays: `confidence`, the claimed probability that each answer is right, and `right`, 1.0 where it
 is (exact match). None of them needs a model.
-
-Next: `intervals.py`.
 """
 
 from collections.abc import Mapping, Sequence

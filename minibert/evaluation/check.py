@@ -2,7 +2,7 @@
 
 The oracle answers each question with the gold span that scores best, through the reader, the windows and the scorer. So
 it shows what windows, labels and `max_answer_length` cost before any model is trained. In: examples and perhaps a
-tokenizer. Out: dicts of plain numbers and short lists. Next: `predictions.py`.
+tokenizer. Out: dicts of plain numbers and short lists.
 """
 
 import dataclasses

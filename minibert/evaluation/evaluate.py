@@ -3,8 +3,6 @@
 `evaluate` is the whole way from names to scores: `minibert.evaluate`, and what the command calls. `evaluate_windows` is
 its last part, which training calls after each epoch with windows that it makes once. Under torchrun the ranks share
 the batches and each rank gets the whole result; the caller decides which rank prints or writes.
-
-Next: `report.py`.
 """
 
 import math

@@ -2,8 +2,6 @@
 
 The official SQuAD rules are made for English: where a text has no spaces, an answer that is one character too long has
 no word in common with the right one, and F1 is 0. In: a text and a language. Out: its normal form, and its words.
-
-Next: `thresholds.py`.
 """
 
 import re

@@ -2,8 +2,6 @@
 
 In: an `Evaluation`, or a file to score. Out: files that appear together or not at all, or {id: text}. The names
 and the content are those of run_qa, with offsets and scores added.
-
-Next: `calibration.py`.
 """
 
 import functools

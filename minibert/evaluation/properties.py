@@ -2,8 +2,6 @@
 
 In: an `Example`. Out: the properties by which `rows.py` and `analysis.py` group results. Length, position and overlap
 are those of the first annotated answer, so that two systems are compared on the same slices.
-
-Next: `rows.py`.
 """
 
 import bisect

@@ -2,8 +2,6 @@
 
 In: examples, their rows and, from a model, n best answers, windows and logits. Out: the page, which needs no network.
 To keep it small, texts are stored once, answers as offsets into them, and only tokens of some probability are kept.
-
-Next: `training/settings.py`.
 """
 
 from collections import Counter

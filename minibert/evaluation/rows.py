@@ -2,8 +2,6 @@
 
 In: examples, {id: predicted text} and, where a model gave them, the n best answers of each question. Out: `Row`s, and
 their table as a file. Nothing here loads torch: a file of predictions of any program can be analysed.
-
-Next: `analysis.py`.
 """
 
 import csv

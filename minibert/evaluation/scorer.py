@@ -3,13 +3,10 @@
 In: examples and {id: predicted text}. Out: percentages under the official keys. The rules are those of the evaluation
 scripts of SQuAD v1.1 and v2.0 (https://rajpurkar.github.io/SQuAD-explorer); with `metric_language`, texts are
 normalized and split by the rules of another language (`languages.py`).
-
-Next: `check.py`.
 """
 
 import re
 import string
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +16,7 @@ import numpy as np
 from minibert.evaluation import languages
 from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
-from minibert.support.streams import counted
+from minibert.support.streams import counted, tell
 from minibert.text.records import Example
 from minibert.text.squad import is_version_2
 
@@ -127,7 +124,7 @@ def score_version_1(
         surplus = len(predictions) - len(answered)
         others = f"; {counted(surplus, 'prediction')} for questions that are not in the data" if surplus else ""
         total = counted(len(examples), "question")
-        print(f"{missing} of {total} without a prediction: score 0{others}", file=sys.stderr)
+        tell(f"{missing} of {total} without a prediction: score 0{others}")
     rows = [score_question(example, predictions[example.id], False, metric_language)[:2] for example in answered]
     return mean_scores(rows + missing * [(0.0, 0.0)], ("exact_match", "f1", "total"))
 
@@ -149,7 +146,7 @@ def score_version_2(
     """
     check_complete(examples, predictions, "prediction")
     if surplus := len(predictions) - len({example.id for example in examples}):
-        print(f"{counted(surplus, 'prediction')} for questions that are not in the data", file=sys.stderr)
+        tell(f"{counted(surplus, 'prediction')} for questions that are not in the data")
     if null_odds is not None:
         check_complete(examples, null_odds, "null odds")
     rows = []

@@ -3,8 +3,6 @@
 `official_best` is the sweep of the official script, kept with its faults so that published figures can be compared: it
 looks for the best inside a group of equal null odds too, so it can report a score that no threshold gives, and it
 starts with the threshold 0.0, whatever the odds are. `best_threshold` only reports what scoring at its threshold gives.
-
-Next: `scorer.py`.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """`config.json` or `bert_config.json` -> `BertConfig`, and back.
 
 In: the file of a BERT or a DistilBERT model; the two spell the same sizes differently. Out: a `BertConfig`. Every value
-is checked before anything is built from it, because the file may come from a stranger. Next: `weight_files.py`.
+is checked before anything is built from it, because the file may come from a stranger.
 """
 
 from pathlib import Path

@@ -8,12 +8,9 @@ In: a model of `bert.py` on a CPU. Out: the same model with some functions and m
                       generator. What these two gain: `python -m benchmarks --rows training training_no_dropout`.
     PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. What it
                       gains: `--rows latency`.
-
-Next: `int8.py`.
 """
 
 import platform
-import sys
 
 import numpy as np
 import torch
@@ -22,6 +19,7 @@ from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, Layer, attention_by_hand, attention_fused
 from minibert.support.machine import has_fast_bfloat16
+from minibert.support.streams import first_line, tell
 
 SCORES_BYTES = 8 * 2**20  # of attention scores that training works on at once
 
@@ -113,8 +111,7 @@ def pack_weights(model: BertForQuestionAnswering) -> None:
             if isinstance(module, PackedLinear):
                 check_product(module)
     except (RuntimeError, AttributeError) as error:  # AttributeError: torch has no operator of this name
-        reason = str(error).strip().split("\n")[0]
-        print(f"warning: weights stay unpacked, so that answering is slower: {reason}", file=sys.stderr)
+        tell(f"warning: weights stay unpacked, so that answering is slower: {first_line(error)}")
         return
     for parent, name, module in replacements:
         setattr(parent, name, module)

@@ -18,10 +18,8 @@ those of any other token (measured on a trained MiniLM), so that a common range 
 steps.
 
 In: a model of `bert.py` in float32. Out: the same model with other maps in its layers; it cannot be trained.
-Next: `prepare.py`.
 """
 
-import sys
 import warnings
 
 import torch
@@ -31,6 +29,7 @@ from torch import Tensor, nn
 from minibert.model.bert import BertForQuestionAnswering, FeedForward
 from minibert.model.fast_cpu import layers_of
 from minibert.support.machine import processor_flags
+from minibert.support.streams import first_line, tell
 
 
 def largest_integer() -> int:
@@ -101,8 +100,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
         check_product(maps[0][2])
         replacements = [Int8Linear(linear) for _, _, linear in maps]
     except (RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        print(f"warning: answering in float32, not int8: {reason}", file=sys.stderr)
+        tell(f"warning: answering in float32, not int8: {first_line(error)}")
         return False
     for (parent, name, _), replacement in zip(maps, replacements):
         setattr(parent, name, replacement)

@@ -2,7 +2,6 @@
 
 In: a model in float32 on the CPU, and a `Machine`. Out: the same model on its device, with the kernels that are fastest
 there, ready for training (`prepare`) or for answering (`prepare_to_answer`).
-Next: `answers/spans.py`, the span search.
 """
 
 import dataclasses

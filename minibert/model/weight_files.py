@@ -2,8 +2,7 @@
 
 In: a model folder with one `model.safetensors`, or with several shards and an index. Out: the names of its tensors,
 then each tensor as float32, in memory of its own: together the bytes of the model's parameters, and for a moment those
-of one tensor more where the file has another dtype. Every check of a weight file is here. Next: `weights.py`, which
-knows which tensor belongs to which parameter.
+of one tensor more where the file has another dtype. Every check of a weight file is here.
 """
 
 import json

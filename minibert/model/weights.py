@@ -2,7 +2,7 @@
 
 In: a model folder or hub id. Out: a `BertForQuestionAnswering` and a report. One table pairs our names with BERT's and
 DistilBERT's, and is read in both directions. Every tensor of a file is loaded or reported as ignored, every parameter
-is loaded or reported as new, and anything else is an error that names the tensor. Next: `fast_cpu.py`.
+is loaded or reported as new, and anything else is an error that names the tensor.
 """
 
 import json

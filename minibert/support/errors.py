@@ -1,7 +1,4 @@
-"""The error that a user can correct. In: file, place and fault. Out: one line, which a command ends with (exit code 2).
-
-Next: `streams.py`.
-"""
+"""The error that a user can correct. In: file, place, fault. Out: one line, which a command ends with (exit code 2)."""
 
 import os
 

@@ -1,8 +1,6 @@
 """How a command ends: its exit code, and one line on stderr in place of a traceback.
 
 In: a command's main function. Out: the end of the process, whatever the function raised and whichever signal came.
-
-Next: `files.py`.
 """
 
 import os
@@ -16,7 +14,7 @@ from typing import NoReturn
 
 from minibert.support.errors import BadInput
 from minibert.support.signals import HANGUP, Stopped, handle_signals
-from minibert.support.streams import deliver, open_streams, tell
+from minibert.support.streams import deliver, first_line, open_streams, tell
 
 # How torch, CUDA's libraries, the system and its loader say that there is no memory left.
 NO_MEMORY = re.compile(
@@ -93,7 +91,7 @@ def explain_end(error: BaseException) -> int:
         return last_line(f"stopped by {Stopped(number)}", 128 + number)  # no `error:`, as the user asked for it
     cause = error.__cause__ or error  # reading a file may have failed because there was no memory for it
     if is_out_of_memory(cause):
-        return complain(f"out of memory: {LESS_MEMORY} ({(str(cause) or type(cause).__name__).splitlines()[0]})", 1)
+        return complain(f"out of memory: {LESS_MEMORY} ({first_line(cause)})", 1)
     if isinstance(error, BadInput):
         return complain(error, 2)
     if isinstance(error, BrokenPipeError):  # the reader of our output has closed it, as `| head` does
@@ -102,7 +100,7 @@ def explain_end(error: BaseException) -> int:
         return complain(str(error) or type(error).__name__, 1)
     if is_rank():
         if OTHER_RANK.search(f"{type(error).__name__}: {error}"):
-            reason = str(error).splitlines()[0][:200]
+            reason = first_line(error)[:200]
             return complain(f"the connection to another rank is lost; its own last line says why ({reason})", 1)
         traceback.print_exception(error)
         return 1

@@ -1,6 +1,6 @@
 """Strict reading: a file is what it should be, or BadInput says where it is not and what it seems to be instead.
 
-In: paths from users and from our own runs. Out: parsed content, text, or an open regular file. Next: `writing.py`.
+In: paths from users and from our own runs. Out: parsed content, text, or an open regular file.
 """
 
 import errno

@@ -3,8 +3,6 @@
 In: a model folder. Out: for each file whose hash is known, what it must be and who says so, and whether it is that. The
 hashes come from the manifest that a run writes beside its checkpoint, from the names in the hub's cache, or, for the
 default model, from this file.
-
-Next: `wheel.py`.
 """
 
 import functools

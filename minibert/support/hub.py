@@ -1,7 +1,7 @@
 """A model's name -> its folder on this machine, downloaded when needed.
 
 In: what a user calls a model (NAME_OR_DIR): an existing folder, a name in `weights/` of a clone or in the user's cache,
-or a Hugging Face hub id. Out: a folder with config.json, weights and tokenizer. Next: `ranks.py`.
+or a Hugging Face hub id. Out: a folder with config.json, weights and tokenizer.
 """
 
 import os
@@ -13,8 +13,8 @@ from minibert.support.errors import BadInput
 from minibert.support.hashes import MINILM_FILES, fault, model_fault
 from minibert.support.layouts import is_model, transformer_module
 from minibert.support.run_files import checkpoints, read_pointer
-from minibert.support.streams import tell
-from minibert.support.transfer import cached_folder, download, first_line, hub_answers, is_offline, without_weights
+from minibert.support.streams import first_line, tell
+from minibert.support.transfer import cached_folder, download, hub_answers, is_offline, without_weights
 from minibert.support.wheel import fetch_wheel
 
 CLONE = Path(__file__).resolve().parents[2]  # the repository's folder, or site-packages

@@ -1,6 +1,6 @@
 """Folders as other programs leave them: where the model lies in one, and what to do where its weights are pickled.
 
-In: a folder. Out: the model's folder inside it, or the words of an error. Next: `transfer.py`.
+In: a folder. Out: the model's folder inside it, or the words of an error.
 """
 
 import os

@@ -2,8 +2,6 @@
 
 In: `--device`, `--dtype` and `--deterministic`. Out: a `Machine`, which a model and its batches are moved to. The
 choice follows from what the hardware and torch say, never from a timing: the same machine always chooses the same.
-
-Next: `text/offsets.py`, in the next room.
 """
 
 import contextlib

@@ -2,8 +2,6 @@
 
 In: an HTML file with one empty `<script type="application/json" id="data">`, and values for JSON. Out: the page,
 readable from disk without a network. The data are never markup: the page's script puts them in with `textContent`.
-
-Next: `hashes.py`.
 """
 
 import base64

@@ -2,8 +2,6 @@
 
 Without torchrun there is one process, rank 0, and every function here does nothing or returns at once, so that the
 callers need no second path. Use as `from minibert.support import ranks`.
-
-Next: `progress.py`.
 """
 
 import contextlib

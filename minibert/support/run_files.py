@@ -1,7 +1,7 @@
 """What lies in a run's folder: checkpoints, one-line files that point to them, and the lock of the process that writes.
 
 In: the folder. Out: names of checkpoints, a held lock. The downloads of `wheel.py` are locked and removed in the same
-way. Next: `page.py`.
+way.
 """
 
 import contextlib

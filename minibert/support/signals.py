@@ -4,8 +4,6 @@ A signal raises `Stopped` at once (see `exits.py`), except within `StopSignals`:
 
 SIGHUP, which says that the terminal was closed, is like SIGTERM, unless it is ignored, as under nohup. It never counts
 as a second signal: the shell and the system may both send it, and a launcher may send SIGTERM after it.
-
-Next: `exits.py`.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 The policy. stderr is for people: a line that nobody can receive (its terminal is closed, `| tee` has died) is dropped.
 stdout is a command's result: training goes on without it and saves, because its result is the run's folder; every
-other command finishes its files and ends with code 1. Next: `signals.py`.
+other command finishes its files and ends with code 1.
 """
 
 import contextlib
@@ -85,6 +85,11 @@ def tell(line: str) -> None:
     with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
         # Shortened before, so that escaping a long line takes no time, and after, because the escapes are longer.
         sys.stderr.write(shortened(printable(shortened(line), kept="")) + "\n")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def shortened(line: str) -> str:

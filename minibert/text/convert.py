@@ -1,7 +1,7 @@
 """Question answering data of other tools -> SQuAD's nesting, one plain function for each format.
 
 Nothing is checked here beyond the shape: the result goes through `squad.py` like any file. In: a file of a format that
-`formats.py` names. Out: {"data": [..]}, or BadInput. Next: `squad.py`.
+`formats.py` names. Out: {"data": [..]}, or BadInput.
 """
 
 import ast

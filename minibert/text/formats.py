@@ -2,7 +2,7 @@
 
 Hugging Face rows, columns, CSV and TSV tables, JSON lines, and the exports of haystack, Label Studio and doccano. What
 simpletransformers and cdQA write, KorQuAD 1, MLQA and XQuAD are SQuAD already. In: a file, or its parsed JSON. Out: the
-format's name, "" for SQuAD. `convert.py` converts. Next: `records.py`.
+format's name, "" for SQuAD. `convert.py` converts.
 """
 
 import csv

@@ -2,7 +2,7 @@
 
 Offsets go wrong in few ways: another program counted bytes or UTF-16 units, the context was edited afterwards, or the
 answer was typed anew, with another case, accent or quotation mark. In: the answer's text, its offset, its context. Out:
-a `Diagnosis`. Next: `formats.py`.
+a `Diagnosis`.
 """
 
 import re

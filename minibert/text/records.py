@@ -2,7 +2,7 @@
 
 Every record is checked here, so that no later file has to. What other programs write differently (numbers as ids, an
 empty answer for "none") is read where its meaning is certain. In: parsed JSON and the context. Out: an `Example`, or a
-ValueError. Next: `convert.py`.
+ValueError.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 A wrong offset is mended if the answer's text stands in the context once, or if one unit (bytes, UTF-16) fits every
 wrong offset of the question. What is read as it is (numbers as ids, "true" as text) is written as SQuAD has it. In:
-parsed JSON, which is edited. Out: the content of the copy, and its changes. Next: `tokenizer_settings.py`.
+parsed JSON, which is edited. Out: the content of the copy, and its changes.
 """
 
 from collections import Counter

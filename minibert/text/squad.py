@@ -6,7 +6,7 @@ The file is nested: articles with paragraphs, a paragraph with its context and i
         {"id": "q1", "question": "When?", "answers": [{"text": "1871", "answer_start": 8}]}]}]}]}
 
 SQuAD v2.0 adds `is_impossible`: true for a question that its context does not answer. In: file names. Out: a list of
-`Example`s, or BadInput that names file, place and fault. Next: `repair.py`.
+`Example`s, or BadInput that names file, place and fault.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 The tokenizing itself is the `tokenizers` library's. This file makes one fixed kind of tokenizer of a folder's
 vocabulary, settings and added tokens, so that nothing else in its files (padding, truncation, special tokens that match
-inside a text) can change a text's tokens. In: a folder or hub id. Out: a `Tokenizer`. Next: `windows.py`.
+inside a text) can change a text's tokens. In: a folder or hub id. Out: a `Tokenizer`.
 """
 
 import os

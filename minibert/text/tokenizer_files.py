@@ -1,7 +1,7 @@
 """The tokenizer files of a model folder -> its vocabulary, its settings and its added tokens.
 
 A published folder has up to five such files, and they can contradict each other. What they ask for is honoured as by
-`transformers`' fast BERT tokenizer, or refused with the file's name. Out: a `TokenizerFiles`. Next: `tokenizer.py`.
+`transformers`' fast BERT tokenizer, or refused with the file's name. Out: a `TokenizerFiles`.
 """
 
 import json

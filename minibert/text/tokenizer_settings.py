@@ -1,7 +1,7 @@
 """The settings of a tokenizer: what a model folder may ask for, and which file counts where two disagree.
 
 In: the objects of tokenizer_config.json and of other files that hold such settings. Out: the settings that change how a
-text is split, honoured as by `transformers`' fast BERT tokenizer, or BadInput. Next: `tokenizer_files.py`.
+text is split, honoured as by `transformers`' fast BERT tokenizer, or BadInput.
 """
 
 import json

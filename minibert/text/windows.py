@@ -103,7 +103,7 @@ class Windows:
     Windows of one question stand together, in the order of the questions. Every question has at least one.
 
     Labels have A columns, as many as the most answers of any question (1 to MOST_ANSWERS). A question with fewer
-    repeats its own in turn: two, beside a question with three, stand as first, second, first. An answer that two
+    answers fills its row by repeating them in order: with A = 3, two become first, second, first. An answer that two
     annotators gave counts twice.
     """
 
@@ -164,26 +164,24 @@ def make_windows(
         question_ids = all_question_ids[: min(max_query_length, max_seq_length - 4)]
         context_start = 1 + len(question_ids) + 1  # after [CLS] question [SEP]
         room = max_seq_length - context_start - 1  # a [SEP] follows
-        parts = list(window_bounds(len(context_ids), room, doc_stride if doc_stride < room else room // 2))
+        overlap = doc_stride if doc_stride < room else room // 2
 
-        answers = [answer_characters(gold) for gold in example.answers]
-        found = {answer: answer_span(context_offsets, *answer) for answer in set(answers)}  # annotators often agree
-        spans = [found[answer] for answer in answers] or [None]
-        is_lost = spans[0] is not None
-        for first, stop in parts:
+        answers = [answer_characters(gold) for gold in example.answers[:MOST_ANSWERS]]
+        spans = [answer_span(context_offsets, *answer) for answer in answers] or [None]
+        for first, stop in window_bounds(len(context_ids), room, overlap):
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]
             offsets += [nowhere[:context_start], context_offsets[first:stop], nowhere[:1]]
             rows.append((number, first, context_start, context_start + stop - first + 1))
             own = [window_label(span, first, stop, context_start) for span in spans]
             labels.append(list(islice(cycle(own), annotators)))
-            is_lost &= own[0] == (0, 0)
 
         counts[outcome(answers[0] if answers else None, spans[0], context_offsets)] += 1
-        counts["lost"] += is_lost
         counts["cut_questions"] += len(question_ids) < len(all_question_ids)
 
     example_index, first_token, context_starts, lengths = np.array(rows, np.int64).reshape(-1, 4).T
     starts, ends = np.moveaxis(np.array(labels, np.int64).reshape(-1, annotators, 2), 2, 0)
+    held = len(np.unique(example_index[ends[:, 0] > 0]))  # questions whose first answer a window holds whole
+    counts["lost"] = counts["exact"] + counts["widened"] + counts["narrowed"] - held
     return Windows(
         ids=np.concatenate(ids),
         offsets=np.concatenate(offsets),

@@ -1,7 +1,7 @@
 """The README.md of a run: what each file is, what to do with it, and the model card that the hub reads.
 
 In: a checkpoint's settings, facts and scores. Out: Markdown with a YAML head. Only file names are written, never the
-folders that they lie in. Next: `checkpoint.py`.
+folders that they lie in.
 """
 
 import json

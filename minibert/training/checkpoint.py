@@ -6,7 +6,7 @@
                      eval_results.json                                 its scores, added after an evaluation
 
 It is written under another name, flushed to the disk and then renamed, so that the newest complete one can be loaded
-whatever happens. Safetensors and JSON only: loading one runs no code. Next: `losses.py`.
+whatever happens. Safetensors and JSON only: loading one runs no code.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The training loop: repeat `step.update`, report, evaluate, save and stop.
 
-In: a model, its tokenizer, windows and `Settings`. Out: checkpoints, metrics.jsonl and a summary. Next: `run.py`.
+In: a model, its tokenizer, windows and `Settings`. Out: checkpoints, metrics.jsonl and a summary.
 """
 
 import dataclasses

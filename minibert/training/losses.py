@@ -2,8 +2,6 @@
 
 Reading a value makes the processor wait for the device. So each step only adds to tensors there, and the first step
 that diverged is noted there too. In: what `step.update` returns. Out: the sum over the steps and ranks.
-
-Next: `loop.py`.
 """
 
 import torch

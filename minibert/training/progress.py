@@ -1,7 +1,7 @@
 """What a run reports: lines on stdout, and metrics.jsonl for programs. Only rank 0 speaks.
 
 metrics.jsonl has one JSON object per line, with "step" and "epoch" and either the losses since the last such line or
-the scores of an evaluation. Next: `run_folder.py`.
+the scores of an evaluation.
 """
 
 import contextlib

@@ -1,11 +1,9 @@
 """The folder of a run: its checkpoints, which of them are kept, and the pointers `best` and `latest`.
 
-    runs/first/  checkpoint-80/  checkpoint-120/   each a complete model folder with a manifest
-                 latest  best                      one line each: the name of a checkpoint
-                 metrics.jsonl                     losses and scores
-                 .lock                             held by the process that writes here
-
-Next: `card.py`.
+runs/first/  checkpoint-80/  checkpoint-120/   each a complete model folder with a manifest
+             latest  best                      one line each: the name of a checkpoint
+             metrics.jsonl                     losses and scores
+             .lock                             held by the process that writes here
 """
 
 import contextlib
