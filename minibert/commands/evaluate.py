@@ -10,7 +10,7 @@ import functools
 import json
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,9 @@ def check_outputs(options: EvaluateOptions) -> None:
         check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
-def check_against(options: EvaluateOptions, examples: list[Example]) -> None:
-    """BadInput if the predictions to set beside are of other questions; found out before the work, not after it."""
-    if options.against:
-        read_answers(options.against, examples, str(options.data))
+def read_against(options: EvaluateOptions, examples: list[Example]) -> Mapping[str, str] | None:
+    """The predictions to set beside, read before the work; BadInput if they are of other questions."""
+    return read_answers(options.against, examples, str(options.data)) if options.against else None
 
 
 def score_file(options: EvaluateOptions, command: str) -> None:
@@ -163,7 +162,7 @@ def score_file(options: EvaluateOptions, command: str) -> None:
     file, data = Path(str(options.score)), Path(str(options.data))
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True)
-    check_against(options, examples)
+    against = read_against(options, examples)
     texts = read_predictions(file)
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
     scores = score(examples, texts, null_odds, threshold, options.metric_language)
@@ -173,7 +172,7 @@ def score_file(options: EvaluateOptions, command: str) -> None:
     odds = null_odds or {}
     answers = {name: "" if odds.get(name, threshold) > threshold else text for name, text in texts.items()}
     evaluation = Evaluation(scores, {}, answers, needs_version_2(examples, True), threshold)
-    finish(options, examples, evaluation, source)
+    finish(options, examples, evaluation, source, against)
 
 
 def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
@@ -195,7 +194,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
             skip_bad_records=options.skip_bad_records,
             version_2_with_negative=options.version_2_with_negative,
         )
-        check_against(options, examples)
+        against = read_against(options, examples)
         if options.is_analysed and not has_golds(examples):
             raise BadInput(data, "", "has no answers: there is nothing to analyse")
         chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
@@ -208,7 +207,7 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
         elif options.calibration:
             evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
         source = source_of(evaluation, folder, options, command) if options.is_analysed else None
-        finish(options, examples, evaluation, source)
+        finish(options, examples, evaluation, source, against)
 
 
 def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:
@@ -225,8 +224,17 @@ def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, co
     return Source(str(options.ckpt), data, command, n_best, evaluation.windows, evaluation.logits, lines, explain)
 
 
-def finish(options: EvaluateOptions, examples: list[Example], evaluation: Evaluation, source: Source | None) -> None:
-    """Print the scores, and write what the options ask for. source: of the analysis, if there is one."""
+def finish(
+    options: EvaluateOptions,
+    examples: list[Example],
+    evaluation: Evaluation,
+    source: Source | None,
+    against: Mapping[str, str] | None,
+) -> None:
+    """Print the scores, and write what the options ask for.
+
+    source: of the analysis, if there is one. against: the predictions that a report shows beside these.
+    """
     scores: dict[str, Any] = evaluation.scores or {"total": len(examples)}
     rows: list[Row] = []
     if source:
@@ -242,7 +250,12 @@ def finish(options: EvaluateOptions, examples: list[Example], evaluation: Evalua
         if options.rows:
             write_rows(options.rows, rows)
         if options.report and source:
-            write_report(options, examples, rows, source, evaluation.is_version_2)
+            beside = None
+            if against is not None:
+                beside = Path(str(options.against)).stem, make_rows(examples, against, evaluation.is_version_2)
+            file = Path(options.report)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, make_report(examples, rows, source, beside))
 
 
 def print_scores(scores: dict[str, Any], threshold: float, metric_language: str | None) -> None:
@@ -261,16 +274,3 @@ def print_scores(scores: dict[str, Any], threshold: float, metric_language: str 
         if metric_language:
             rules = f"rules of --metric_language {metric_language}, not the official ones"
         tell(f"scored as SQuAD v{'2.0' if 'exact' in scores else '1.1'} by the {rules}")
-
-
-def write_report(
-    options: EvaluateOptions, examples: list[Example], rows: list[Row], source: Source, is_version_2: bool
-) -> None:
-    """Write the page, with the comparison if the options ask for one."""
-    other: tuple[str, list[Row]] | None = None
-    if options.against:
-        answers = read_predictions(options.against)
-        other = Path(options.against).stem, make_rows(examples, answers, is_version_2)
-    file = Path(str(options.report))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, make_report(examples, rows, source, other))
