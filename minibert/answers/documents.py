@@ -7,11 +7,11 @@ training has taught the model what "not here" looks like. docs/guide.md has the 
 In: a `Prediction` for each document. Out: `Found` answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from minibert.answers.confidence import Answering
-from minibert.answers.spans import N_BEST_SIZE, Answer, Prediction
+from minibert.answers.spans import Answer, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,14 @@ class Found:
     confidence: float | None
 
 
-def spans_needed(count: int, documents: int) -> int:
-    """Spans to search for in each document, so that `count` answers are left when overlapping ones are merged.
+def spans_needed(count: int, documents: int, max_answer_length: int) -> int:
+    """Spans to search for in each document, so that `count` answers are left when overlapping ones are left out.
 
-    The spans after the best one of a document are mostly shorter and longer forms of it.
+    A span of m tokens shares one with m + n - 1 spans of n tokens. With m and n up to `max_answer_length` = L, an
+    answer that is kept stands in the way of at most L * L + L * (L - 1) / 2 others.
     """
-    return count if documents == 1 else 1 + N_BEST_SIZE * (count - 1)
+    overlapping = max_answer_length * max_answer_length + max_answer_length * (max_answer_length - 1) // 2
+    return count if documents == 1 else 1 + overlapping * (count - 1)
 
 
 def find_answers(
@@ -51,24 +53,27 @@ def find_answers(
     """
     if threshold is None:
         threshold = answering.null_score_diff_threshold
-    found = [one for i, prediction in enumerate(predictions) for one in answers_of(i, prediction, answering)]
-    kept: list[Found] = []
-    for one in sorted(found, key=lambda one: one.null_odds):
-        is_likely = threshold is None or one.null_odds <= threshold
-        is_sure = least_confidence is None or (one.confidence or 0.0) >= least_confidence
-        is_new = len(predictions) == 1 or not any(overlap(one, other) for other in kept)
-        if is_likely and is_sure and is_new and len(kept) < count:
-            kept.append(one)
-    return kept or [no_answer(predictions, answering)]
+    found: list[Found] = []
+    for document, prediction in enumerate(predictions):
+        kept: list[Found] = []
+        for one in answers_of(document, prediction, answering):
+            is_likely = threshold is None or one.null_odds <= threshold
+            is_sure = least_confidence is None or (one.confidence or 0.0) >= least_confidence
+            is_new = len(predictions) == 1 or not any(overlap(one.answer, other.answer) for other in kept)
+            if is_likely and is_sure and is_new:
+                kept.append(one)
+            if len(kept) == count:
+                break
+        found += kept
+    return sorted(found, key=lambda one: one.null_odds)[:count] or [no_answer(predictions, answering)]
 
 
-def answers_of(document: int, prediction: Prediction, answering: Answering) -> list[Found]:
-    """The answers of one document with their odds and confidences."""
+def answers_of(document: int, prediction: Prediction, answering: Answering) -> Iterator[Found]:
+    """The answers of one document with their odds and confidences, best first."""
     null = prediction.null.logit_sum
-    return [
-        Found(document, answer, null - answer.logit_sum, confidence)
-        for answer, confidence in zip(prediction.answers, answering.confidences(prediction))
-    ]
+    for i, confidence in enumerate(answering.confidences(prediction)):
+        answer = prediction.answer(i)
+        yield Found(document, answer, null - answer.logit_sum, confidence)
 
 
 def no_answer(predictions: Sequence[Prediction], answering: Answering) -> Found:
@@ -78,7 +83,6 @@ def no_answer(predictions: Sequence[Prediction], answering: Answering) -> Found:
     return Found(document, prediction.null, prediction.null_odds, answering.null_confidence(prediction))
 
 
-def overlap(one: Found, other: Found) -> bool:
-    """Whether two answers share a character of one document."""
-    is_apart = one.answer.end <= other.answer.start or other.answer.end <= one.answer.start
-    return one.document == other.document and not is_apart
+def overlap(one: Answer, other: Answer) -> bool:
+    """Whether two answers in one document share a character."""
+    return one.start < other.end and other.start < one.end

@@ -170,7 +170,7 @@ class QuestionAnswering:
             raise BadInput("pipeline", "question", "expected one question to rank texts by, found several")
         if not (examples := pair(question, contexts)):
             raise BadInput("pipeline", "contexts", "expected at least one text, found none")
-        spans = spans_needed(chosen["top_k"], len(examples))
+        spans = spans_needed(chosen["top_k"], len(examples), chosen["max_answer_len"])
         predictions = self.predictions(examples, chosen | {"top_k": spans})
         found = find_answers(predictions, self.answering, chosen["top_k"], null_score_diff_threshold)
         return [

@@ -104,11 +104,19 @@ def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_
 
 
 def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
-    """BadInput if the tokenizer has more tokens than the model embeddings. Fewer are common: models get padded."""
+    """BadInput if the tokenizer has more tokens than the model embeddings. Fewer are common: models get padded.
+
+    Also if its files want no token types, and the model has them: `transformers` then gives it other inputs than we do.
+    """
     rows = model.config.vocab_size
     if tokenizer.vocab_size > rows:
         what = f"the model has {rows} tokens, the tokenizer {tokenizer.vocab_size}; use the tokenizer of this model"
         raise BadInput(name, "vocab_size", what)
+    names = tokenizer.input_names
+    wants_types = names is None or (isinstance(names, list) and "token_type_ids" in names)
+    if model.config.type_vocab_size and not wants_types:
+        what = f"{names!r} are without token_type_ids, which the model has; remove the key if it was trained with them"
+        raise BadInput(name, "model_input_names", what)
 
 
 def check_head(model: BertForQuestionAnswering, name: str | os.PathLike) -> None:
@@ -140,7 +148,7 @@ def load_trained(
         answering = read_answering(folder)
         model, tokenizer = load_model(folder), folder if tokenizer is None else tokenizer
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = load_tokenizer(tokenizer, revision)
+        tokenizer = load_tokenizer(tokenizer, None if os.path.isdir(tokenizer) else revision)
     check_pair(model, tokenizer, name)
     check_head(model, name)
     return model, tokenizer, answering

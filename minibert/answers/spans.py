@@ -108,10 +108,7 @@ class Prediction:
 
     def answer(self, i: int) -> Answer:
         start, end = self.characters[i].tolist()
-        # An accent can be a character of its own, which an uncased tokenizer drops: it lies outside every token. The
-        # end is extended over such marks, because "cafe" without its accent is another text.
-        while end < len(self.context) and unicodedata.category(self.context[end]).startswith("M"):
-            end += 1
+        end = after_marks(self.context, end)
         return Answer(self.context[start:end], start, end, float(self.scores[i]), *self.logits[i].tolist())
 
     @property
@@ -127,6 +124,17 @@ class Prediction:
         """The best answer. The null answer if there is no span, or if it is allowed and its odds exceed `threshold`."""
         is_null = not len(self.scores) or (allow_null and self.null_odds > threshold)
         return self.null if is_null else self.answer(0)
+
+
+def after_marks(context: str, end: int) -> int:
+    """The end of an answer, moved over combining marks.
+
+    An accent can be a character of its own, which an uncased tokenizer drops: it lies outside every token. But "cafe"
+    without its accent is another text.
+    """
+    while end < len(context) and unicodedata.category(context[end]).startswith("M"):
+        end += 1
+    return end
 
 
 def search(

@@ -86,15 +86,15 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     if options.min_confidence is not None and reader.answering.confidence is None:
         raise BadInput("--min_confidence", "", "needs a calibrated model: minibert calibrate --ckpt DIR --data FILE")
-    if options.input is not None:
-        answer_stream(partial(ask_each, reader, options), options.input, options.output, options.batch_size)
-    else:
-        answer_questions(reader, documents, options)
-    if options.explain is not None:
+    if options.explain is not None:  # first, because stdout may be closed
         (context,) = documents.values()
         file = Path(options.explain)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, explain(reader, str(options.question), context, options.max_answer_length))
+    if options.input is not None:
+        answer_stream(partial(ask_each, reader, options), options.input, options.output, options.batch_size)
+    else:
+        answer_questions(reader, documents, options)
 
 
 def check(options: AskOptions) -> None:
@@ -154,7 +154,7 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
     for question in [options.question] if options.question is not None else typed_questions():
-        spans = spans_needed(options.top_k, len(texts))
+        spans = spans_needed(options.top_k, len(texts), options.max_answer_length)
         predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True)
         for one in find_best(predictions, reader, options):
             if options.json:

@@ -5,6 +5,7 @@ Flags have underscores; hyphens mean the same flag; abbreviations are refused, s
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,7 @@ def parse(options: type, command: str, words: Sequence[str] | None = None) -> di
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    parser._negative_number_matcher = re.compile(r"-\.?\d.*")  # its own does not know -1e-05
     kinds = value_kinds(options)
     # The model and the command's own fields first, those that it shares with other commands after them.
     place = {name: i for i, name in enumerate(["ckpt", *vars(options)["__annotations__"]])}

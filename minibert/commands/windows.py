@@ -36,7 +36,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.read(WindowsOptions, "windows", words)
     if not options.data:
         raise BadInput("--data", "", "name the SQuAD file to cut into windows")
-    examples = read_squad(options.data, version_2_with_negative=True)  # no mark is needed to look at the windows
+    # As in training, where ids may repeat; and no question needs a mark to be looked at.
+    examples = read_squad(options.data, training=True, version_2_with_negative=True)
     tokenizer = load_tokenizer(options.model, options.revision)
     windows = make_windows(examples, tokenizer, *options.sizes)
     for i, example in enumerate(examples[: options.show]):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minibert.answers.spans import after_marks
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
 from minibert.text.records import Example
 from minibert.text.squad import is_version_2
@@ -134,7 +135,7 @@ def oracle(examples: Sequence[Example], tokenizer: Tokenizer, sizes: Sequence[in
         window = windows[int(w)]
         i, _ = owners[window.example]
         start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]
-        text = examples[i].context[start:end]
+        text = examples[i].context[start : after_marks(examples[i].context, end)]
         scores = score_question(examples[i], text, False)[:2]
         if scores > best[i]:
             best[i], texts[i] = scores, text

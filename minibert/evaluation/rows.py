@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minibert.answers.spans import after_marks
 from minibert.evaluation.properties import properties, sentence_of
 from minibert.evaluation.scorer import exact_match, normalize, score_question
 from minibert.support.writing import write_atomically
@@ -155,7 +156,8 @@ def reachable(example: Example, windows: Windows, question: int, max_answer_leng
             span = answer_span(offsets, start, end)
             if span is None or (max_answer_length and span[1] - span[0] >= max_answer_length):
                 continue
-            if exact_match(context[offsets[span[0], 0] : offsets[span[1], 1]], context[start:end]):
+            stop = after_marks(context, offsets[span[1], 1])
+            if exact_match(context[offsets[span[0], 0] : stop], context[start:end]):
                 return True
     return False
 
@@ -171,8 +173,8 @@ def is_table(file: str | Path) -> bool:
     with open(file, encoding="utf-8", errors="replace") as opened:
         line = opened.readline(1_000_000)
     try:
-        return line == ",".join(names) + "\n" or list(json.loads(line)) == names
-    except (ValueError, TypeError, RecursionError):
+        return next(csv.reader([line])) == names or list(json.loads(line)) == names
+    except (ValueError, TypeError, RecursionError, StopIteration, csv.Error):
         return False
 
 
@@ -184,7 +186,9 @@ def write_rows(file: str | Path, rows: Sequence[Row]) -> None:
         write_atomically(file, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
         return
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    # All texts in quotes: a carriage return inside of one would end the row for whoever reads it.
+    names = [field.name for field in fields(Row)]
+    table = csv.DictWriter(text, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     write_atomically(file, text.getvalue())

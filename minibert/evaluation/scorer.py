@@ -196,16 +196,17 @@ def score_thresholds(
     asked = [by_id[name] for name in null_odds if name in by_id]  # in the order of the null odds
     odds = [null_odds[one.id] for one in asked]
     has_answer, has_text = [bool(one.answers) for one in asked], [bool(predictions[one.id]) for one in asked]
-    predicted, answered, unanswered = (
+    predicted, answered = (
         np.array([score_question(one, texts.get(one.id, ""), True, metric_language)[:2] for one in asked])
-        for texts in (predictions, best_answers, {})
+        for texts in (predictions, best_answers)
     )
+    unanswered = 1.0 - np.array(has_answer, np.float64)  # the score of "no answer" above a threshold
     official: dict[str, float] = {}
     reachable: dict[str, float] = {}
     for i, metric in enumerate(("exact", "f1")):
         best, threshold = official_best(zip(odds, predicted[:, i].tolist(), has_answer, has_text))
         official |= {f"best_{metric}": 100.0 * best / len(asked), f"best_{metric}_thresh": threshold}
-        best, threshold = best_threshold(np.array(odds, np.float64), answered[:, i], unanswered[:, i])
+        best, threshold = best_threshold(np.array(odds, np.float64), answered[:, i], unanswered)
         reachable |= {f"best_reachable_{metric}": 100.0 * best / len(asked)}
         reachable |= {f"best_reachable_{metric}_thresh": threshold}
     return official | reachable

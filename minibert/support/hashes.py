@@ -78,11 +78,12 @@ def cache_files(folder: Path) -> dict[str, Known]:
     blobs = folder.parent.parent / "blobs"
     if folder.parent.name != "snapshots" or not blobs.is_dir():
         return {}
-    targets = {file.name: file.resolve() for file in folder.iterdir() if file.is_symlink()}
+    # The first link only: the blob itself may be a link into a store that all models share, under another hash.
+    links = {file.name: file.parent / os.readlink(file) for file in folder.iterdir() if file.is_symlink()}
     return {
-        name: Known(target.name, None, "the hub")
-        for name, target in targets.items()
-        if target.parent == blobs.resolve() and len(target.name) in (40, 64)
+        name: Known(link.name, None, "the hub")
+        for name, link in links.items()
+        if link.parent.resolve() == blobs.resolve() and len(link.name) in (40, 64)
     }
 
 

@@ -33,7 +33,7 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
     `revision` is a branch, tag or commit on the hub. Raises BadInput if there is no such folder or model.
     """
     name = os.fspath(name)
-    folder = find_local(name)
+    folder = find_local(name, revision)
     if not folder:
         return fetch_minilm() if name == DEFAULT_MODEL else fetch_from_hub(name, revision)
     if name == DEFAULT_MODEL and folder != Path(name):  # only its weights: its other files are the user's to edit
@@ -45,14 +45,25 @@ def find_folder(name: str | os.PathLike, revision: str | None = None) -> Path:
 
 def find_cached(name: str, revision: str | None = None) -> Path:
     """The folder or run that `name` stands for, unchecked; BadInput if it is not on this machine."""
-    folder = find_local(name) or cached_folder(MINILM_HUB_ID if name == DEFAULT_MODEL else name, revision)
+    folder = find_local(name, revision) or cached_folder(MINILM_HUB_ID if name == DEFAULT_MODEL else name, revision)
     if not folder:
         raise BadInput(name, f"revision {revision or 'main'}", NOT_CACHED)
     return folder
 
 
-def find_local(name: str) -> Path | None:
-    """The folder `name`, or that of this name among the placed models, or None; BadInput if no model can have it."""
+def find_local(name: str, revision: str | None = None) -> Path | None:
+    """The folder `name`, or that of this name among the placed models, or None.
+
+    Raises BadInput for a name that no model can have, and for a revision of a model that is not taken from the hub.
+    """
+    folder = folder_of(name)
+    if revision is not None and (folder or name == DEFAULT_MODEL):
+        where = folder or f"pinned; the hub's own name of it is {MINILM_HUB_ID}"
+        raise BadInput(name, f"revision {revision}", f"is of a model on the hub, and this one is {where}")
+    return folder
+
+
+def folder_of(name: str) -> Path | None:
     if os.path.isdir(name):  # not Path(name).is_dir(), which raises for some names that no folder can have
         return Path(name)
     if is_path(name):

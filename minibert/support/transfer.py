@@ -87,6 +87,9 @@ def fetch_files(hub_id: str, revision: str | None, patterns: tuple[str, ...]) ->
     One after the other, and not by the library's `snapshot_download`: its threads are waited for at the end of the
     process, so that a signal would take effect after the download only.
     """
+    # By plain HTTP, whose bytes reach the disk as they arrive, and stay there if the download ends early. The hub's
+    # other way (Xet) writes after blocks of many megabytes, which on a slow line looks like silence, and keeps nothing.
+    library().constants.HF_HUB_DISABLE_XET = True
     branch = revision or "main"
     info = library().HfApi().model_info(hub_id, revision=branch, timeout=ANSWER_SECONDS)
     listed = [entry.rfilename for entry in info.siblings or []]

@@ -39,6 +39,8 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
 
     For SQuAD itself the name is "" and the content as it is.
     """
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe can be read once, a file is read several times
+        raise BadInput(file, "", "is not a regular file; save the data in one")
     name = format_of_file(file)
     if name == TABLE:
         try:
@@ -219,8 +221,9 @@ def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
 def to_answer(span: dict[str, Any], context: Any) -> dict[str, Any]:
     """An answer from a marked span; its text is the span's own, or else the characters that it covers."""
     start, end, text = span.get("start"), span.get("end"), span.get("text")
-    if not isinstance(text, str) and isinstance(context, str) and isinstance(start, int) and isinstance(end, int):
-        text = context[start:end]
+    if not isinstance(text, str) and isinstance(context, str):
+        is_inside = type(start) is type(end) is int and 0 <= start < end <= len(context)
+        text = context[start:end] if is_inside else {"start": start, "end": end}  # which no reader takes for a text
     return {"text": text, "answer_start": start}
 
 

@@ -110,6 +110,6 @@ def refuse_format(file: str | os.PathLike, name: str) -> None:
 
 def header(text: str) -> tuple[list[str], str]:
     """The columns that a table's first line names, as they are called here, and the character between them."""
-    line = text.lstrip("\r\n")[:MOST_IN_A_HEADER].partition("\n")[0].replace("\r", "").replace("\0", "")
+    line = re.split("[\r\n]", text.lstrip("\r\n")[:MOST_IN_A_HEADER], maxsplit=1)[0].replace("\0", "")
     delimiter = max(",\t;", key=line.count)
     return column_names(next(csv.reader([line], delimiter=delimiter), [])), delimiter

@@ -100,11 +100,11 @@ class Search:
         if start is None:
             places = f"is at {only}" if only is not None else f"is at {', '.join(map(str, matches))}: name one"
             return Diagnosis(f"{message}; the text {places}", only)
-        for i in matches:
-            self.searched += 20 * i  # 20, 140, 14: about how much longer these take than a search
-            if unit := unit_of(start, context[:i]):
-                what = f"{message}; offsets look like {unit}, expected characters (here {i})"
-                return Diagnosis(what, only, unit, i)
+        self.searched += 20 * sum(matches)  # 20, 140, 14: about how much longer these take than a search
+        units = [(i, unit) for i in matches if (unit := unit_of(start, context[:i]))]
+        if len(units) == 1:
+            ((i, unit),) = units
+            return Diagnosis(f"{message}; offsets look like {unit}, expected characters (here {i})", only, unit, i)
         around = context.find(text, start), context.rfind(text, 0, start + len(text))
         nearest = min((i for i in around if i >= 0), key=lambda i: abs(i - start))
         how_often = "the text is only at" if only is not None else "the nearest one is at"

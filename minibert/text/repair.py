@@ -33,13 +33,13 @@ def repair(top: Any) -> tuple[Any, list[Change]]:
     above, listed = articles(top)
     if any(is_paragraph(article) for article in listed):
         listed = [
-            {"title": str(article.get("title", "")), "paragraphs": [article]} if is_paragraph(article) else article
+            {"title": str(article.get("title") or ""), "paragraphs": [article]} if is_paragraph(article) else article
             for article in listed
         ]
         changes.append(Change(above, "paragraphs put into articles"))
-    if not above or (isinstance(top, dict) and listed is not top.get("data")):
-        top = {"version": "1.1", "data": listed}
-    return top, changes
+    if above:
+        return top | {"data": listed}, changes
+    return {"version": "1.1", "data": listed}, [*changes, Change("data", "the articles put under this key")]
 
 
 def repair_record(record: dict[str, Any], context: str, place: str, search: Search) -> list[str]:

@@ -140,14 +140,14 @@ def walk(top: Any) -> Iterator[tuple[str, str, Any, Any]]:
     for a, article in enumerate(listed):
         place = f"{above}[{a}]"
         if is_paragraph(article):
-            yield from walk_paragraph(place, str(article.get("title", "")), article)
+            yield from walk_paragraph(place, str(article.get("title") or ""), article)
             continue
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
             yield f"{place}.paragraphs", "", None, f"expected a list, {found_instead(paragraphs)}{keys_of(article)}"
             continue
         for p, paragraph in enumerate(paragraphs):
-            yield from walk_paragraph(f"{place}.paragraphs[{p}]", str(article.get("title", "")), paragraph)
+            yield from walk_paragraph(f"{place}.paragraphs[{p}]", str(article.get("title") or ""), paragraph)
 
 
 def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str, str, Any, Any]]:

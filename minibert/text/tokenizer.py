@@ -26,11 +26,19 @@ CHUNK = 1000  # texts encoded at once: the library's own objects take far more m
 class Tokenizer:
     """A WordPiece tokenizer with its special ids. `files` is what `save` writes, name -> bytes.
 
+    input_names: the inputs that its files want for a model, None if they do not say.
+
     BadInput names `source`, the file that the vocabulary is from, if it lacks a special token.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, files: dict[str, bytes], source: str | Path = "tokenizer"):
-        self.backend, self.files = backend, files
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        files: dict[str, bytes],
+        source: str | Path = "tokenizer",
+        input_names: Any = None,
+    ):
+        self.backend, self.files, self.input_names = backend, files, input_names
         vocab = backend.get_vocab()
         for token in SPECIAL_TOKENS:
             if token not in vocab:
@@ -78,7 +86,7 @@ def load_tokenizer(name_or_dir: str | os.PathLike, revision: str | None = None) 
         if token.id not in (None, found):
             what = f"expected id {found}, as the vocabulary and the added tokens before it say, found {token.id}"
             raise BadInput(token.file, f"added token {token.content!r}", what)
-    return Tokenizer(backend, read.files, read.source)
+    return Tokenizer(backend, read.files, read.source, read.input_names)
 
 
 def wordpiece(vocab: dict[str, int], settings: dict[str, Any], source: str | Path) -> tokenizers.Tokenizer:

@@ -50,6 +50,7 @@ class TokenizerFiles(NamedTuple):
     added: list[AddedToken]
     source: Path
     files: dict[str, bytes]
+    input_names: Any  # `model_input_names` of tokenizer_config.json, None if it states none
 
 
 def read_tokenizer_files(folder: Path) -> TokenizerFiles:
@@ -78,7 +79,9 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     if settings != stated:
         # Every later reader of a saved folder takes the same casing, and the class that the saved config.json lacks.
         files[SETTINGS_FILE] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-    return TokenizerFiles(vocab, chosen, added_tokens(folder, settings, content), source, files)
+    return TokenizerFiles(
+        vocab, chosen, added_tokens(folder, settings, content), source, files, stated.get("model_input_names")
+    )
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -80,9 +80,11 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
     if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes):
         raise BadInput(file, "facts", "expected an object with a list of strings as data_sha256")
     base = state["facts"].get("base_model", base_model(str(settings.model)))  # an older run has not noted it
-    if not isinstance(base, str):
-        raise BadInput(file, "facts", f"expected a string as base_model, found {base!r}")
-    parts = [head(title, settings, base, scores, licence), MARK, f"# {title}", introduction(settings, base)]
+    commit = state["facts"].get("commit", "")
+    if not isinstance(base, str) or not isinstance(commit, str):
+        raise BadInput(file, "facts", f"expected strings as base_model and commit, found {base!r} and {commit!r}")
+    base_text = f"`{base}`" + (f" (commit {commit})" if commit else "")
+    parts = [head(title, settings, base, scores, licence), MARK, f"# {title}", introduction(settings, base_text)]
     if state["facts"].get("is_average") is True:
         parts.append("Its weights are the mean of several runs, of which the first had the recipe below.")
     parts += [FILES, COMMANDS] if is_run else [USE.replace("NAME", name)]
@@ -127,7 +129,7 @@ def head(name: str, settings: Settings, base: str, scores: dict[str, float], lic
 def introduction(settings: Settings, base: str) -> str:
     files = ", ".join(f"`{Path(file).name}`" for file in settings.files)
     return (
-        f"Extractive question answering: `{base}`, fine-tuned with minibert on {files}. The model "
+        f"Extractive question answering: {base}, fine-tuned with minibert on {files}. The model "
         "finds the span of a given text that answers a question; it writes no text of its own."
     )
 

@@ -100,7 +100,7 @@ class Training:
             Progress("train", self.total_steps, self.position.step, "step") as progress,
             self.board or nullcontext(),  # its end closes the board
         ):
-            if self.is_evaluation_due and not self.scores:
+            if ranks.any_rank(self.is_evaluation_due and not self.scores):  # a copy of a checkpoint may lack its scores
                 self.evaluate(signals)
             self.model.train()
             self.begin_line()
@@ -266,10 +266,13 @@ class Training:
     def summary(self) -> dict[str, float]:
         """The figures of the whole run; samples are windows, as in the field's own scripts."""
         seconds = time.perf_counter() - self.began
+        # Early stopping ends a run inside a line of metrics.jsonl, after a save, which has noted that line's losses.
+        is_inside = self.position.step % LOG_STEPS and self.position.step != self.total_steps
+        loss_sum = self.position.loss_sum + (self.position.recent_loss if is_inside else 0.0)
         return {
             "train_runtime": round(seconds, 3),
             "train_samples_per_second": round(self.position.windows / seconds, 3),
             "train_steps_per_second": round(self.position.step / seconds, 3),
-            "train_loss": self.position.loss_sum / max(1, self.position.step),
+            "train_loss": loss_sum / max(1, self.position.step),
             "epoch": round(self.epoch, 4),
         }

@@ -26,13 +26,18 @@ def say(line: str) -> None:
         deliver()
 
 
-def open_board(run: Path, step: int) -> Any:
-    """TensorBoard's writer, which drops what a resumed run is going to write again; BadInput without its package."""
+def board_writer() -> Any:
+    """The class of TensorBoard's writer; BadInput without its package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise BadInput("--tensorboard", "", "needs its package: pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+    return SummaryWriter
+
+
+def open_board(run: Path, step: int) -> Any:
+    """TensorBoard's writer, which drops what a resumed run is going to write again."""
+    return board_writer()(str(run / "tensorboard"), purge_step=step + 1)
 
 
 def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) -> None:

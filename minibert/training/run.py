@@ -25,7 +25,7 @@ from minibert.model.prepare import set_dropout
 from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.hashes import fingerprint
+from minibert.support.hashes import fingerprint, model_fault
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine, choose_machine, keep_memory
 from minibert.support.run_files import read_pointer
@@ -33,10 +33,10 @@ from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.windows import make_windows
+from minibert.text.windows import DOC_STRIDE, make_windows
 from minibert.training.card import base_model
 from minibert.training.loop import Training
-from minibert.training.progress import say
+from minibert.training.progress import board_writer, say
 from minibert.training.run_folder import (
     check_fresh,
     claimed,
@@ -104,10 +104,13 @@ def train(**given: Any) -> Run:
         if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
-        if not goes_on_here:
+        if not checkpoint or not goes_on_here:
             check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
-        elif checkpoint == source and (best := read_pointer(run / "best")) in newer_checkpoints(checkpoint):
-            raise BadInput(source, "", f"going back would remove {best}, the best; name another --output_dir")
+        elif (best := read_pointer(run / "best")) in newer_checkpoints(checkpoint) and not model_fault(run / best):
+            what = f"going back to {checkpoint.name} would remove {best}, the best; name another --output_dir"
+            raise BadInput(source, "", what)
+        if settings.tensorboard:
+            board_writer()  # before anything is removed
         training = make_training(settings, checkpoint)
         if ranks.is_main() and settings.overwrite:
             clear(run)
@@ -139,9 +142,12 @@ def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     saved = from_json(read_state(checkpoint, "settings")["settings"], checkpoint / "trainer_state.json")
     if given.get("dtype") == "auto":
         given = given | {"dtype": saved.dtype}  # what `auto` was resolved to
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}  # as it is saved
+    may_change = {field.name for field in dataclasses.fields(Settings) if field.metadata.get("may_change")}
+    given = {name: value for name, value in given.items() if value is not None or name in may_change}  # None: a default
     for field in dataclasses.fields(Settings):
         before, now = getattr(saved, field.name), given.get(field.name, getattr(saved, field.name))
-        if now != before and not field.metadata.get("may_change"):
+        if now != before and field.name not in may_change:
             what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same"
             raise BadInput(f"--{field.name}", "", what)
     return dataclasses.replace(saved, **given)
@@ -179,7 +185,7 @@ def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
     if None not in (before, now) and before != now and checkpoint.parent.resolve() == run.resolve():
         what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
         raise BadInput("--eval_data", "", what)
-    facts["base_model"] = saved.get("base_model", facts["base_model"])
+    facts |= {name: saved[name] for name in ("base_model", "commit") if name in saved}
     if saved.get("threads", facts["threads"]) != facts["threads"]:
         was = f"{saved['threads']} threads before, {facts['threads']} now"
         say(f"{was}: the last bits of the results will differ; OMP_NUM_THREADS sets the number")
@@ -202,6 +208,8 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
 
     with ranks.main_first():
         folder = checkpoint or find_folder(str(settings.model), settings.revision)
+    if not checkpoint and folder.parent.name == "snapshots":  # in the hub's cache, a folder for each commit
+        facts["commit"] = folder.name
     torch.manual_seed(settings.seed)  # draws the new span head
     model, report = load_with_report(folder)
     tokenizer = load_tokenizer(folder)
@@ -245,7 +253,8 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
     """The settings with every default that depends on the model or the machine."""
     length = window_length(settings.max_seq_length, config)
     changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
-    changes["doc_stride"] = min(settings.sizes[1], length - 4)  # the largest that the settings may hold
+    if settings.doc_stride is None:
+        changes["doc_stride"] = min(DOC_STRIDE, length - 4)  # the largest that the settings may hold
     if settings.learning_rate is None:
         changes["learning_rate"] = BASE_RATE if config.hidden_size >= BASE_SIZE else SMALL_RATE
     return dataclasses.replace(settings, **changes)

@@ -106,9 +106,11 @@ def record_scores(run: Path, step: int, scores: dict[str, float], keep_last: int
     checkpoint = run / f"checkpoint-{step}"
     if not checkpoint.is_dir():  # the run was resumed from another folder
         return
+    f1 = {one.name: read_scores(one).get("f1", -1.0) for one in own_checkpoints(run)} | {checkpoint.name: scores["f1"]}
     best = best_checkpoint(run)
-    if best is None or scores["f1"] > read_scores(best).get("f1", -1.0):
-        write_pointer(run / "best", checkpoint.name)
+    highest = max(f1, key=lambda name: (f1[name], best is not None and name == best.name))
+    if best is None or highest != best.name:
+        write_pointer(run / "best", highest)
     # Last, because a checkpoint with scores counts as evaluated: after a crash in between, `best` is updated again.
     write_atomically(checkpoint / "eval_results.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
     prune(run, keep_last)  # the former best may be superseded

@@ -7,6 +7,7 @@ from minibert.answers.documents import find_answers
 from minibert.answers.pipeline import pipeline
 from minibert.answers.spans import Prediction
 from minibert.support.errors import BadInput
+from minibert.text.records import Example
 from tests.builders import make_prediction
 
 TEXT = "abcdefghij"
@@ -68,6 +69,17 @@ def test_as_many_answers_as_asked_for_are_left_after_the_merge(tiny_folder):
     rows = pipeline(model=tiny_folder).rank("who made the clock ?", contexts, top_k=3)
     places = [{(row["document"], i) for i in range(row["start"], row["end"])} for row in rows]
     assert len(rows) == 3 and len(set.union(*places)) == sum(map(len, places))
+
+
+@pytest.mark.parametrize("top_k", [2, 3, 5])
+def test_the_answers_are_the_best_of_all_spans(tiny_folder, top_k):
+    reader, question = pipeline(model=tiny_folder), "who made the clock ?"
+    contexts = ["the clock was made by anna weiss in basel of iron . " * 2, "john built the old bridge by the river ."]
+    examples = [Example("", "", question, text) for text in contexts]
+    spans = reader.predictions(examples, {"top_k": 10**6, "max_answer_len": 6})
+    expected = [(one.document, one.answer.start, one.answer.end) for one in find_answers(spans, NOT_FITTED, top_k)]
+    rows = reader.rank(question, contexts, top_k=top_k, max_answer_len=6)
+    assert [(row["document"], row["start"], row["end"]) for row in rows] == expected
 
 
 @pytest.mark.parametrize(

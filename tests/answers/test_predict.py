@@ -1,5 +1,7 @@
 """predict.py: flat logits and loss equal those of each window alone; a model that cannot answer is refused."""
 
+import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +96,17 @@ def test_a_model_may_have_any_rows_without_a_token_but_no_token_without_a_row(to
             check_pair(model, tokenizer, "name")
     else:
         check_pair(model, tokenizer, "name")
+
+
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask"], [], "token_type_ids", 5])
+def test_files_that_want_no_token_types_are_refused_for_a_model_that_has_them(tokenizer, names):
+    """`transformers` would give such a model zeros, and its logits would be others."""
+    other = copy.copy(tokenizer)
+    for stated, is_fine in ((names, False), (None, True), (["input_ids", "token_type_ids", "attention_mask"], True)):
+        other.input_names = stated
+        check_pair(SimpleNamespace(config=tiny_config(type_vocab_size=0)), other, "name")  # DistilBERT has none
+        with nullcontext() if is_fine else pytest.raises(BadInput, match=r"^name: model_input_names: .*token_type_ids"):
+            check_pair(SimpleNamespace(config=tiny_config()), other, "name")
 
 
 def same_weights(first, second) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from minibert.answers.pipeline import pipeline
 from minibert.commands import stream
-from tests.builders import ROOT
+from tests.builders import ROOT, run
 
 SIZES = ["--max_seq_length", "40", "--doc_stride", "8"]
 CONTEXT = "The clock tower was made of copper in 1871 by Anna Weiss. “Café” 🎉 is by the river."
@@ -56,6 +56,13 @@ def as_lines(*records) -> bytes:
 
 
 # --- one question
+
+
+def test_a_closed_stdout_does_not_cost_the_page(tiny_folder, tmp_path):
+    words = [*ONE, "--ckpt", str(tiny_folder), "--explain", str(tmp_path / "page.html"), *SIZES]
+    argv = ["minibert", "ask", *words]
+    code = f"import os, sys; os.close(1); sys.argv = {argv!r}; from minibert.__main__ import main; main()"
+    assert run("-c", code).returncode == 1 and (tmp_path / "page.html").is_file()
 
 
 def test_one_question_prints_the_answer_with_its_score_and_place(ask, expected):

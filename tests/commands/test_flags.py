@@ -107,6 +107,12 @@ def test_the_names_of_run_qa_are_known_in_either_spelling(command):
     command("train", "--num-train-epochs", "3").assert_refused("--num_train_epochs is --epochs here")
 
 
+@pytest.mark.parametrize("number", ["-1e-05", "-1E+2", "-.5", "-3"])
+def test_a_negative_number_is_a_value_in_any_spelling(number):
+    words = ["--null_score_diff_threshold", number]
+    assert flags.parse(OPTIONS["evaluate"], "evaluate", words) == {"null_score_diff_threshold": float(number)}
+
+
 def test_of_a_list_flag_given_twice_the_last_counts_and_what_is_left_out_is_said(capsys):
     given = flags.parse(OPTIONS["train"], "train", "--data a.json b.json --seed 1 --data c.json --seed 2".split())
     assert given == {"data": ["c.json"], "seed": 2}

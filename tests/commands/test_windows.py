@@ -28,9 +28,9 @@ def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts
     assert command("windows", *words).records == [counts]
 
 
-def test_a_question_without_answers_needs_no_mark_to_be_looked_at(command, vocab_folder, tmp_path):
+def test_questions_without_marks_and_with_one_id_can_be_looked_at(command, vocab_folder, tmp_path):
     record = {"id": "q", "question": "what?", "answers": []}
-    other = {"id": "r", "question": "what?", "answers": [{"text": "clock", "answer_start": 0}]}
+    other = {"id": "q", "question": "what?", "answers": [{"text": "clock", "answer_start": 0}]}
     paragraph = {"context": "clock tower", "qas": [record, other]}
     (tmp_path / "data.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}), "utf-8")
     done = command("windows", "--data", tmp_path / "data.json", "--model", vocab_folder)

@@ -54,6 +54,13 @@ def test_an_answer_that_no_span_can_give_is_unreachable(tokenizer, longest, long
     assert [one.error for one in rows] == [long_answer, "unreachable", "boundary"]
 
 
+def test_an_answer_that_ends_in_a_combining_mark_is_reachable(tokenizer):
+    context = "by anna\u0301 of basel"
+    one = Example("q", "", "who ?", context, (Gold("anna\u0301", 3),))
+    windows = make_windows([one], tokenizer, 60, 8)
+    assert [r.error for r in make_rows([one], {"q": "basel"}, False, None, windows, 30)] == ["same sentence"]
+
+
 def test_the_scores_offsets_and_ranks_come_from_the_n_best():
     listed = [
         {"text": "1871", "start": 3, "end": 7, "score": 0.5, "confidence": 0.4},
@@ -125,7 +132,7 @@ def test_suspects_share_no_word_and_begin_with_the_surest():
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
 def test_the_table_reads_back(tmp_path, name):
-    hostile = 'a "quoted", text\nof <two> lines'
+    hostile = 'a "quoted", text\nof <two> lines\rand more'
     rows = make_rows([example("anna", question=hostile)], {"q": "iron"}, False)
     write_rows(tmp_path / "new" / name, rows)
     with open(tmp_path / "new" / name, encoding="utf-8", newline="") as file:

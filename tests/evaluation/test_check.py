@@ -83,6 +83,11 @@ def test_the_oracle_takes_the_best_answer_that_windows_and_length_leave(tokenize
     assert (mixed["exact"], mixed["HasAns_total"], mixed["NoAns_exact"]) == (100.0, 2, 100.0)
 
 
+def test_the_oracle_extends_an_answer_over_combining_marks_as_the_span_search_does(tokenizer):
+    example = ask("a", "who ?", "anna\u0301", context="by anna\u0301 .")
+    assert oracle([example], tokenizer, SIZES, 30)["exact_match"] == 100.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("vocabulary", "ceiling"), [("cased", (99.74, 99.75)), ("minilm", (99.77, 99.79))])
 def test_the_ceiling_of_the_real_dev_set(squad_dir, minilm_folder, tmp_path, vocabulary, ceiling):

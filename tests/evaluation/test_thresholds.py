@@ -92,6 +92,14 @@ def test_the_scores_with_null_odds_end_with_both_sweeps():
     assert list(scores)[9:13] == names and len(scores) == 17
 
 
+def test_no_answer_is_wrong_where_an_answer_has_no_word_of_its_own():
+    """The official script asks whether there are answers, not what "" is worth beside them."""
+    examples = [Example("a", "", "?", "z .", (Gold(".", 2),)), Example("b", "", "?", "b", (Gold("b", 0),))]
+    examples.append(Example("c", "", "?", "c", (), True))
+    scores = score(examples, {"a": "z", "b": "b", "c": "c"}, {"a": 5.0, "b": -1.0, "c": 9.0})
+    assert scores["exact"] == scores["best_reachable_exact"] == pytest.approx(200 / 3)
+
+
 def test_null_odds_may_be_integers_of_any_size():
     examples = [Example("q1", "", "?", "clock", (Gold("clock", 0),)), Example("q2", "", "?", "clock", (), True)]
     scores = score(examples, {"q1": "clock", "q2": "clock"}, {"q1": -(10**30), "q2": 10**30})

@@ -99,6 +99,14 @@ def test_the_names_in_the_hubs_cache_are_hashes_and_other_links_are_not(tmp_path
     assert known_files(snapshot) == {"a": Known(SHA256, None, "the hub"), "b": Known(GIT, None, "the hub")}
     assert model_fault(snapshot) is None
     assert known_files(blobs) == {}
+    # A blob that is itself a link, into a store for all models with names of its own.
+    store = tmp_path / "blobs" / ("f" * 64)
+    store.parent.mkdir()
+    (blobs / SHA256).rename(store)
+    (blobs / SHA256).symlink_to(os.path.relpath(store, blobs))
+    assert known_files(snapshot)["a"] == Known(SHA256, None, "the hub") and model_fault(snapshot) is None
+    store.write_bytes(CONTENT.swapcase())
+    assert model_fault(snapshot).startswith("a is damaged: expected sha256")
 
 
 def test_the_pinned_files_of_the_default_model_are_those_on_this_machine(minilm_folder: Path):

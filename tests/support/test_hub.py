@@ -293,6 +293,15 @@ def test_the_revision_is_passed_on(server, revision):
     assert not any("/main" in path or MAIN in path for path in server.seen)
 
 
+def test_a_revision_of_what_is_not_from_the_hub_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "model_homes", lambda: [tmp_path])
+    (tmp_path / "placed").mkdir()
+    for name in (str(tmp_path), "placed", "minilm"):
+        for find in (find_folder, hub.find_cached):
+            with pytest.raises(BadInput, match="revision v2: is of a model on the hub, and this one is "):
+                find(name, "v2")
+
+
 @pytest.mark.parametrize(
     ("words", "start", "part"),
     [

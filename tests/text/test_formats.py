@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shlex
 from collections import Counter
 
@@ -136,6 +137,7 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "columns": (columns(HF), "columns", TITLED),
     "columns of pandas": (PANDAS, "columns", TITLED),
     "CSV": (table(FIRST[:3]), "CSV", FLAT),
+    "CSV with the line ends of old spreadsheets": (table(FIRST[:3], ends="\r"), "CSV", FLAT),
     "CSV after blank lines": ("\r\n\n" + table(FIRST[:3]), "CSV", FLAT),
     "CSV with a byte order mark and semicolons": (b"\xef\xbb\xbf" + table(FIRST[:3], ";").encode(), "CSV", FLAT),
     "CSV without starts": (OTHER_COLUMNS, "CSV", FLAT),
@@ -157,6 +159,21 @@ def test_a_format_goes_there_and_back(tmp_path, name):
     remedy = rf"is .*{called.partition(':')[0]}.*; convert it with `minibert check --data .* --fix .*json`"
     with pytest.raises(BadInput, match=remedy):
         read_squad(file)  # training on the file itself
+
+
+@pytest.mark.parametrize("span", [[30, 300], [40, 20], [3.0, 7.0], [-4, 2], [5, 5]], ids=str)
+def test_a_marked_span_that_does_not_fit_the_text_is_a_fault(tmp_path, span):
+    """Cut to the text, or taken for no answer, it would train on what nobody marked."""
+    top = convert(write(tmp_path, [doccano(FIRST[0]) | {"label": [[*span, "A"]]}]))[1]
+    ((place, fault),) = check_records(top, False, True, False, Counter())
+    assert "qas[0]" in place and f"'start': {span[0]}, 'end': {span[1]}" in fault
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(BadInput, match="is not a regular file; save the data in one"):
+        convert(tmp_path / "pipe.json")
 
 
 def test_an_answer_that_a_user_marked_as_wrong_is_left_out_and_counted(tmp_path):

@@ -103,6 +103,18 @@ def test_the_copy_has_all_levels(content):
     assert [p for article in top["data"] for p in article["paragraphs"]] == [PARAGRAPH] and top["version"] == "1.1"
 
 
+@pytest.mark.parametrize("content", LEVELS, ids=["articles", "paragraphs", "paragraphs as data", "one paragraph"])
+def test_levels_that_are_put_in_are_listed(content):
+    top, changes = repair(copy.deepcopy(content))
+    assert changes and repair(top) == (top, [])
+
+
+def test_an_offset_that_two_units_explain_at_two_places_stays():
+    """5 counts the bytes before the first x and the UTF-16 units before the second."""
+    top = {"data": [{"title": "t", "paragraphs": [{"context": "\U0001f600 x x", "qas": [record(**answer("x", 5))]}]}]}
+    assert repair(copy.deepcopy(top)) == (top, [])
+
+
 def test_paragraphs_beside_articles_and_other_things_are_put_into_articles():
     article = {"title": "t", "paragraphs": [{"context": CONTEXT, "qas": [record(id="b")]}]}
     top, _ = repair(copy.deepcopy([PARAGRAPH, article, 7]))

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+import minibert
 from minibert.support.errors import BadInput
 from minibert.training.card import MARK, card, write_card
 from tests.builders import toy_run
@@ -67,8 +68,19 @@ def test_a_folder_as_base_model_is_not_taken_for_one_of_the_hub_where_it_is_gone
     assert "`bert`, fine-tuned" in text and "base_model" not in text and "secret" not in text
 
 
+def test_the_commit_of_a_model_from_the_hub_is_noted_and_stays(tmp_path, tiny_folder):
+    source = shutil.copytree(tiny_folder, tmp_path / "models--a--b/snapshots/c0ffee")
+    run = toy_run(tmp_path, source, questions=8, max_steps=2, save_steps=1)
+    there = minibert.train(resume=run.folder / "checkpoint-1", output_dir=tmp_path / "there")
+    assert all("(commit c0ffee), fine-tuned" in card(one.checkpoint, "mine") for one in (run, there))
+
+
 @pytest.mark.parametrize(
-    "facts", [[], {"data_sha256": 5}, {"data_sha256": [None]}, {"data_sha256": [], "base_model": 5}]
+    "facts",
+    [
+        *([], {"data_sha256": 5}, {"data_sha256": [None]}, {"data_sha256": [], "base_model": 5}),
+        {"data_sha256": [], "commit": 5},
+    ],
 )
 def test_facts_of_another_form_are_refused(copy, facts):
     checkpoint = copy / (copy / "best").read_text().strip()

@@ -3,6 +3,8 @@
 import inspect
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from minibert.model.weights import save_model
 from minibert.support.errors import BadInput
 from minibert.support.run_files import read_pointer
 from minibert.training.card import write_card
-from minibert.training.run_folder import checkpoints, remove_after
+from minibert.training.run_folder import checkpoints, read_scores, record_scores, remove_after
 from minibert.training.settings import Settings
 from tests.builders import draw_weights, tiny_config, toy_run, write_toy_squad
 
@@ -118,6 +120,56 @@ def test_the_best_of_a_run_is_not_told_from_scores_on_two_files(half, tmp_path):
     assert state["facts"]["eval_sha256"]
 
 
+def test_a_missing_optimizer_costs_no_best_model(finished, tmp_path):
+    """The newest checkpoint cannot be resumed from, but its weights are whole: nothing may remove them unasked."""
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "best").write_text("checkpoint-14\n", "utf-8")
+    (folder / "checkpoint-14/optimizer.safetensors").unlink()
+    with pytest.raises(BadInput, match="going back to checkpoint-10 would remove checkpoint-14, the best"):
+        minibert.train(resume=folder)
+    weights = folder / "checkpoint-14/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])  # no model any more
+    minibert.train(resume=folder)
+    f1 = {path.name: read_scores(path).get("f1", -1) for path in checkpoints(folder)}
+    assert f1[read_pointer(folder / "best")] == max(f1.values())
+
+
+def test_a_best_that_is_gone_is_chosen_anew_from_all_scores(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "best").unlink()
+    record_scores(folder, 14, {"f1": 3.0}, keep_last=9)
+    assert read_pointer(folder / "best") == "checkpoint-7"
+    record_scores(folder, 14, {"f1": 101.0}, keep_last=9)
+    assert read_pointer(folder / "best") == "checkpoint-14"
+
+
+def test_what_a_script_gives_again_is_what_the_run_had(half, tiny_folder, tmp_path):
+    again = {"model": Path(tiny_folder), "learning_rate": None, "max_seq_length": None, "doc_stride": None}
+    assert minibert.train(output_dir=half, resume=True, eval_data=None, **again).settings.seed == 7
+    with pytest.raises(BadInput, match="--model: expected"):
+        minibert.train(output_dir=half, resume=True, model=tmp_path)
+
+
+def test_a_flag_that_cannot_be_obeyed_removes_nothing(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its package is not installed
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    names = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(BadInput, match="--tensorboard: needs its package"):
+        settings = finished.settings
+        minibert.train(data=settings.data, model=settings.model, output_dir=folder, overwrite=True, tensorboard=True)
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_train_loss_is_the_mean_over_all_steps_after_early_stopping_too(tmp_path, tiny_folder):
+    """It ends at step 6, inside a line of metrics.jsonl. At a rate of 0, the whole run has the same losses there."""
+    same = {"eval_steps": 2, "learning_rate": 0.0, "dropout": 0.0}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    stopped = toy_run(tmp_path / "a", tiny_folder, early_stopping=3, epochs=9, **same)
+    whole = toy_run(tmp_path / "b", tiny_folder, max_steps=6, **same)
+    assert stopped.summary["train_loss"] == pytest.approx(whole.summary["train_loss"], rel=1e-6)
+
+
 def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
     data = json.loads(write_toy_squad(tmp_path / "toy.json", 4, version_2=True).read_text("utf-8"))
     for paragraph in data["data"][0]["paragraphs"]:
@@ -133,7 +185,7 @@ def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
 def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finished, tmp_path, capfd):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     (folder / "best").write_text("checkpoint-10\n", "utf-8")
-    with pytest.raises(BadInput, match="going back would remove checkpoint-10, the best; name another --output_dir"):
+    with pytest.raises(BadInput, match="going back to checkpoint-5 would remove checkpoint-10, the best; name another"):
         minibert.train(resume=folder / "checkpoint-5")
     assert [path.name for path in checkpoints(folder)] == [f"checkpoint-{step}" for step in (5, 7, 10, 14)]
     remove_after(folder / "checkpoint-5", keep_last=9)
