@@ -123,5 +123,5 @@ def shared_notes(folders: Sequence[Path]) -> dict[str, Any]:
                 raise BadInput(folder, name, f"expected {expected}, as in {folders[0]}, found {found}; leave it out")
         data |= zip(training_data(folder), run.files)
     facts = {"data_sha256": list(data), "is_average": True}
-    facts |= {key: value for key, value in read_facts(folders[0]).items() if key == "base_model"}
+    facts |= {key: value for key, value in read_facts(folders[0]).items() if key in ("base_model", "commit")}
     return {"settings": settings[0].to_json() | {"data": list(data.values())}, "facts": facts}

@@ -64,6 +64,7 @@ def find_local(name: str, revision: str | None = None) -> Path | None:
 
 
 def folder_of(name: str) -> Path | None:
+    """The same, whatever the revision."""
     if os.path.isdir(name):  # not Path(name).is_dir(), which raises for some names that no folder can have
         return Path(name)
     if is_path(name):

@@ -1,9 +1,11 @@
 """The folder of a run: its checkpoints, which of them are kept, and the pointers `best` and `latest`.
 
-runs/first/  checkpoint-80/  checkpoint-120/   each a complete model folder with a manifest
-             latest  best                      one line each: the name of a checkpoint
-             metrics.jsonl                     losses and scores
-             .lock                             held by the process that writes here
+    runs/first/  checkpoint-80/  checkpoint-120/   each a complete model folder with a manifest
+                 latest  best                      one line each: the name of a checkpoint
+                 metrics.jsonl                     losses and scores
+                 .lock                             held by the process that writes here
+
+Only rank 0 writes here.
 """
 
 import contextlib
