@@ -48,19 +48,20 @@ def save_checkpoint(
     step: int,
     model: BertForQuestionAnswering,
     tokenizer: Tokenizer,
-    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
     state: dict[str, Any],
     keep_last: int,
 ) -> Path:
     """Write run/checkpoint-<step>, point `latest` at it, and prune older checkpoints.
 
-    Raises OSError, with the earlier checkpoints untouched, if it cannot be written.
+    model: what the run would give if it ended here. tensors, state: what a resumed run needs besides. Raises OSError,
+    with the earlier checkpoints untouched, if it cannot be written.
     """
     target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
     former = run / f".tmp-old-checkpoint-{step}"
     try:
         save_model(model, tokenizer, aside)
-        save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
+        save_tensors(tensors, aside / "optimizer.safetensors")
         write_json(aside / "trainer_state.json", state)
         write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
         for path in (*aside.iterdir(), aside):
@@ -83,12 +84,15 @@ def save_checkpoint(
     return target
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step"."""
+def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, is_averaged: bool) -> dict[str, torch.Tensor]:
+    """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step".
+
+    Also ".weight", the parameter itself, where the model of the checkpoint is the mean of the weights.
+    """
     return {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in (optimizer.state[parameter] | ({"weight": parameter} if is_averaged else {})).items()
     }
 
 
@@ -116,12 +120,16 @@ def load_scaler(checkpoint: Path, saved: Any, scaler: torch.amp.GradScaler) -> N
         scaler.load_state_dict(saved)
 
 
-def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimizer from a checkpoint, in memory of its own; BadInput names what is missing."""
+def load_tensors(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, is_averaged: bool) -> None:
+    """Fill optimizer and model from `training_tensors` of a checkpoint; BadInput names what is missing."""
     file = WeightFile(checkpoint / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in ("step", "exp_avg", "exp_avg_sq", *(["weight"] if is_averaged else [])):
             entry, shape = f"{name}.{key}", torch.Size() if key == "step" else parameter.shape
             if entry not in file.entries:
                 raise BadInput(file.path, entry, "tensor not found")
-            optimizer.state[parameter][key] = file.read(entry, shape).to(parameter.device)
+            value = file.read(entry, shape).to(parameter.device)  # in memory of its own
+            if key == "weight":
+                parameter.data.copy_(value)
+            else:
+                optimizer.state[parameter][key] = value

@@ -27,6 +27,7 @@ OLDER = {
     "early_stopping": None,
     "empty_windows": 1.0,
     "eval_steps": None,
+    "schedule": "linear",
     "skip_bad_records": False,
     "tensorboard": False,
 }
@@ -149,6 +150,12 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         None, f"peak learning rate; default {BASE_RATE:g} for hidden_size >= {BASE_SIZE}, {SMALL_RATE:g} below", least=0
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
+    schedule: str | None = option(
+        None,
+        "of the learning rate after its rise; linear: it falls to 0; averaged: it stays, and the run gives the mean of "
+        f"its weights; default: linear for hidden_size >= {BASE_SIZE}, averaged below",
+        choices=("linear", "averaged"),
+    )
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
     dropout: float | None = option(
         None,

@@ -73,17 +73,33 @@ def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
     return windows * ranks / windows_in_step
 
 
-def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
+def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float, falls: bool = True) -> float:
     """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
 
     A warm-up, because AdamW's averages say little in the first steps, the new span head sends random gradients into the
     pre-trained weights, and each of them passes every LayerNorm of a post-norm model (see `Layer` in `bert.py`). A
-    decay, because small last updates settle in a minimum that large ones jump across.
+    decay, because small last updates settle in a minimum that large ones jump across. Without it (`falls` is False) the
+    weights keep jumping around that minimum, and `average` finds its middle.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return peak * step / warmup
+    if not falls:
+        return peak
     return peak * max(0, total_steps - step) / max(1, total_steps - warmup)
+
+
+def average(mean: nn.Module, model: nn.Module, updates: int) -> None:
+    """Take the weights after update number `updates` (1, 2, ..) into their running mean.
+
+    Later weights count more: those after update i, i * (i + 1) * (i + 2) times, so that the first half of the updates
+    has a sixteenth of the mean. This needs no plan of how many will follow: the mean is as good as it can be at any
+    time (Shamir and Zhang, 2013, polynomial-decay averaging).
+    """
+    share = 4 / (updates + 3)
+    with torch.no_grad():
+        for averaged, current in zip(mean.parameters(), model.parameters()):
+            averaged.lerp_(current, share)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

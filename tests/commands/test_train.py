@@ -26,9 +26,13 @@ def train(command, data, tiny_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, tiny_folder):
-    """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed."""
+    """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed.
+
+    Its schedule is that of older checkpoints, as which some tests write them anew.
+    """
     folder = tmp_path_factory.mktemp("whole")
-    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1, dropout=0.1)
+    changes = {"save_steps": 5, "keep_last": 9, "seed": 7, "weight_decay": 0.1, "dropout": 0.1, "schedule": "linear"}
+    toy_run(folder, tiny_folder, **changes)
     return folder
 
 
