@@ -5,6 +5,8 @@
                      manifest.json                                     size and sha256 of every file above
                      eval_results.json                                 its scores, added after an evaluation
 
+With `--schedule averaged` the model is the mean of the weights, and the last weights are in optimizer.safetensors.
+
 It is written under another name, flushed to the disk and then renamed, so that the newest complete one can be loaded
 whatever happens. Safetensors and JSON only: loading one runs no code.
 """
@@ -36,7 +38,7 @@ class Position:
     """Where a run stands: all that a checkpoint has to know beside the tensors and the settings."""
 
     step: int = 0  # steps taken: decides the data and the dropout
-    update: int = 0  # those among them that changed the weights: decides the learning rate
+    update: int = 0  # those among them that changed the weights: decides the learning rate and the share in the mean
     windows: int = 0  # windows seen
     loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
     recent_loss: float = 0.0  # over the steps since the current line began

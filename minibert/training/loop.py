@@ -70,7 +70,7 @@ class Training:
         self.model, self.tokenizer, self.machine = prepare(model, machine), tokenizer, machine
         (self.examples, windows), self.eval_set = train_set, eval_set
         self.settings, self.run, self.facts = settings, settings.run_folder, facts or {}
-        # Compiled once for all widths. The model itself stays as it is, to evaluate and to save.
+        # Compiled once for all widths. The model itself stays as it is, to evaluate, to save and to average.
         called: Any = torch.compile(model, dynamic=True) if settings.compile else model
         self.replica = ranks.replicate(called)
         self.peak = settings.learning_rate or 0.0
@@ -81,7 +81,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
         self.position = Position()
         self.losses = RecentLosses(machine.device)  # since the current line of metrics.jsonl began
-        self.scores: dict[str, float] = {}  # of the weights as they are now, if they were evaluated
+        self.scores: dict[str, float] = {}  # of `result` as it is now, if it was evaluated
         self.board: Any = None  # TensorBoard's writer
         sizes = settings.batch_size, settings.gradient_accumulation_steps
         self.plan = Plan(windows, *sizes, settings.seed, machine.most_positions, settings.empty_windows)

@@ -78,8 +78,8 @@ def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: flo
 
     A warm-up, because AdamW's averages say little in the first steps, the new span head sends random gradients into the
     pre-trained weights, and each of them passes every LayerNorm of a post-norm model (see `Layer` in `bert.py`). A
-    decay, because small last updates settle in a minimum that large ones jump across. Without it (`falls` is False) the
-    weights keep jumping around that minimum, and `average` finds its middle.
+    decay, because large updates keep jumping around a minimum, and small ones settle in it. With `falls` False the rate
+    stays at its peak and they keep jumping: `average` takes the mean of where they were.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
@@ -90,16 +90,18 @@ def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: flo
 
 
 def average(mean: nn.Module, model: nn.Module, updates: int) -> None:
-    """Take the weights after update number `updates` (1, 2, ..) into their running mean.
+    """Move the running mean towards the weights after update number t = `updates` (1, 2, ..).
 
-    Later weights count more: those after update i, i * (i + 1) * (i + 2) times, so that the first half of the updates
-    has a sixteenth of the mean. This needs no plan of how many will follow: the mean is as good as it can be at any
-    time (Shamir and Zhang, 2013, polynomial-decay averaging).
+    Early weights are still on their way and must count little. With the share 4 / (t + 3) for the newest, the weights
+    after update i count i(i + 1)(i + 2) times: all counts up to t add up to t(t + 1)(t + 2)(t + 3) / 4. The first share
+    is 1, so nothing of the start is left; in a long run the first half of the updates has about (1/2)^4, a sixteenth.
+    The length of the run need not be known, so the mean can be evaluated at any time (polynomial-decay averaging with
+    eta = 3: Shamir and Zhang, 2013).
     """
     share = 4 / (updates + 3)
     with torch.no_grad():
         for averaged, current in zip(mean.parameters(), model.parameters()):
-            averaged.lerp_(current, share)
+            averaged.lerp_(current, share)  # averaged += share * (current - averaged)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
