@@ -50,20 +50,21 @@ def save_checkpoint(
     step: int,
     model: BertForQuestionAnswering,
     tokenizer: Tokenizer,
-    tensors: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep_last: int,
+    mean: BertForQuestionAnswering | None = None,
 ) -> Path:
     """Write run/checkpoint-<step>, point `latest` at it, and prune older checkpoints.
 
-    model: what the run would give if it ended here. tensors, state: what a resumed run needs besides. Raises OSError,
-    with the earlier checkpoints untouched, if it cannot be written.
+    mean: of the weights, if the run takes one: it is the model of the checkpoint. Raises OSError, with the earlier
+    checkpoints untouched, if the new one cannot be written.
     """
     target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
     former = run / f".tmp-old-checkpoint-{step}"
     try:
-        save_model(model, tokenizer, aside)
-        save_tensors(tensors, aside / "optimizer.safetensors")
+        save_model(mean or model, tokenizer, aside)
+        save_tensors(training_tensors(model, optimizer, mean is not None), aside / "optimizer.safetensors")
         write_json(aside / "trainer_state.json", state)
         write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
         for path in (*aside.iterdir(), aside):
@@ -89,12 +90,12 @@ def save_checkpoint(
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, is_averaged: bool) -> dict[str, torch.Tensor]:
     """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step".
 
-    Also ".weight", the parameter itself, where the model of the checkpoint is the mean of the weights.
+    Also ".last", the parameter itself, where the model of the checkpoint is the mean of the weights.
     """
     return {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        for key, value in (optimizer.state[parameter] | ({"weight": parameter} if is_averaged else {})).items()
+        for key, value in (optimizer.state[parameter] | ({"last": parameter} if is_averaged else {})).items()
     }
 
 
@@ -126,12 +127,11 @@ def load_tensors(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Opti
     """Fill optimizer and model from `training_tensors` of a checkpoint; BadInput names what is missing."""
     file = WeightFile(checkpoint / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
-        for key in ("step", "exp_avg", "exp_avg_sq", *(["weight"] if is_averaged else [])):
+        state = optimizer.state[parameter]
+        for key in ("step", "exp_avg", "exp_avg_sq", *(["last"] if is_averaged else [])):
             entry, shape = f"{name}.{key}", torch.Size() if key == "step" else parameter.shape
             if entry not in file.entries:
                 raise BadInput(file.path, entry, "tensor not found")
-            value = file.read(entry, shape).to(parameter.device)  # in memory of its own
-            if key == "weight":
-                parameter.data.copy_(value)
-            else:
-                optimizer.state[parameter][key] = value
+            state[key] = file.read(entry, shape).to(parameter.device)  # in memory of its own
+        if is_averaged:
+            parameter.data.copy_(state.pop("last"))

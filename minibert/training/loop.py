@@ -3,7 +3,6 @@
 In: a model, its tokenizer, windows and `Settings`. Out: checkpoints, metrics.jsonl and a summary.
 """
 
-import copy
 import dataclasses
 import math
 import shlex
@@ -31,14 +30,7 @@ from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
 from minibert.training.card import write_card
-from minibert.training.checkpoint import (
-    Position,
-    load_scaler,
-    load_tensors,
-    read_position,
-    save_checkpoint,
-    training_tensors,
-)
+from minibert.training.checkpoint import Position, load_scaler, load_tensors, read_position, save_checkpoint
 from minibert.training.losses import RecentLosses
 from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
@@ -75,7 +67,7 @@ class Training:
         self.replica = ranks.replicate(called)
         self.peak = settings.learning_rate or 0.0
         # The running mean of the weights, from the first update on.
-        self.mean = copy.deepcopy(self.model) if settings.schedule == "averaged" else None
+        self.mean = copy_model(self.model).to(machine.device) if settings.schedule == "averaged" else None
         self.optimizer = make_optimizer(self.model, self.peak, settings.weight_decay)
         # Only float16 needs a scaled loss: many gradients are below its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
@@ -131,7 +123,7 @@ class Training:
                     if ranks.is_main():
                         tell(f"saved; continue with: python train.py --resume {shlex.quote(str(self.run))}")
                     raise Stopped(signals.received or signal.SIGTERM)
-                self.model.new_parameters = []
+                self.model.new_parameters = self.result.new_parameters = []
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
                 self.line_began += time.perf_counter() - paused
@@ -178,8 +170,7 @@ class Training:
         micro_batches, windows_in_step = self.plan.share(position.step)
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
-        falls = self.mean is None
-        rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak, falls)
+        rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak, not self.mean)
         weighted = [
             (batch, loss_weight(counted, windows_in_step, ranks.world_size())) for batch, counted in micro_batches
         ]
@@ -277,8 +268,7 @@ class Training:
         }
         with ranks.main_first():
             if ranks.is_main():
-                tensors = training_tensors(self.model, self.optimizer, self.mean is not None)
-                parts = self.result, self.tokenizer, tensors, state, self.settings.keep_last
+                parts = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last, self.mean
                 say(f"saved {save_checkpoint(self.run, self.position.step, *parts)}")
                 write_card(self.run)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from minibert.model.bert import BertForQuestionAnswering
-from minibert.training.checkpoint import training_tensors
 from minibert.training.step import make_optimizer
 from tests.builders import draw_weights, tiny_config
 
@@ -16,9 +15,9 @@ with contextlib.suppress(ImportError):  # Windows cannot fork, and goes without 
 
 @pytest.fixture(scope="module")
 def parts(tokenizer):
-    """A model, its tokenizer, and the tensors of an optimizer that has taken a step."""
+    """A model with an optimizer that has taken a step."""
     model = draw_weights(BertForQuestionAnswering(tiny_config()))
     optimizer = make_optimizer(model, 1e-3, 0.01)
     torch.stack(model(torch.randint(5, 50, (2, 9)))).square().sum().backward()
     optimizer.step()
-    return model, tokenizer, training_tensors(model, optimizer, False)
+    return model, tokenizer, optimizer

@@ -211,6 +211,19 @@ def test_an_overflow_of_float16_skips_the_update_and_the_schedule_but_not_the_da
     assert rate == 0.0  # the first update that counts has the schedule's first rate, however late it comes
 
 
+def test_a_skipped_update_does_not_count_in_the_mean(make, monkeypatch):
+    training = make(dtype=torch.float16, epochs=20, schedule="averaged", warmup_ratio=0.0)
+    monkeypatch.setattr(training, "log_losses", lambda: None)
+    while training.position.update < 3:
+        training.step()
+    mean = {name: tensor.clone() for name, tensor in training.result.state_dict().items()}
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    training.step()
+    assert training.position.update == 3
+    assert all(torch.equal(tensor, mean[name]) for name, tensor in training.result.state_dict().items())
+    assert not torch.equal(mean["span_head.weight"], training.model.span_head.weight)
+
+
 def test_float16_learns_with_a_scaled_loss(make, recorded):
     make(dtype=torch.float16, epochs=10, learning_rate=4e-3).train()
     assert recorded[-1][0] < recorded[0][0] / 2
