@@ -17,6 +17,7 @@ from torch import nn
 
 from minibert.support.errors import BadInput
 from minibert.support.ranks import local_rank
+from minibert.support.streams import first_line
 
 MOST_POSITIONS = 2048  # whose activations a CPU's cache mostly holds
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
@@ -121,6 +122,14 @@ def processor_flags() -> set[str]:
     file = Path("/proc/cpuinfo")
     lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
+
+
+def try_compiler(device: torch.device) -> None:
+    """BadInput if torch cannot compile for this device: on a processor it needs a C++ compiler, for CUDA Triton."""
+    try:
+        torch.compile(torch.sin)(torch.ones(1, device=device))
+    except Exception as error:  # what torch's compiler raises has no public class
+        raise BadInput("--compile", "", f"torch cannot compile here ({first_line(error)}); leave it out") from error
 
 
 def keep_memory() -> None:

@@ -27,7 +27,7 @@ from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.hashes import fingerprint, model_fault
 from minibert.support.hub import find_folder
-from minibert.support.machine import Machine, choose_machine, keep_memory
+from minibert.support.machine import Machine, choose_machine, keep_memory, try_compiler
 from minibert.support.run_files import read_pointer
 from minibert.support.streams import tell
 from minibert.text.records import Example
@@ -205,6 +205,8 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     examples, eval_examples = read_data(settings)
     machine = choose_machine(settings.device, settings.dtype, settings.deterministic)
     keep_memory()
+    if settings.compile:
+        try_compiler(machine.device)  # before anything is removed
 
     with ranks.main_first():
         folder = checkpoint or find_folder(str(settings.model), settings.revision)

@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -153,13 +155,18 @@ def test_what_a_script_gives_again_is_what_the_run_had(half, tiny_folder, tmp_pa
         minibert.train(output_dir=half, resume=True, model=tmp_path)
 
 
-def test_a_flag_that_cannot_be_obeyed_removes_nothing(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [("tensorboard", "needs its package"), ("compile", "torch cannot compile here (no C++ compiler); leave it out")],
+)
+def test_a_flag_that_cannot_be_obeyed_removes_nothing(finished, tmp_path, monkeypatch, flag, reason):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its package is not installed
+    monkeypatch.setattr(torch, "compile", lambda function: Mock(side_effect=RuntimeError("no C++ compiler\n\nmore")))
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     names = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(BadInput, match="--tensorboard: needs its package"):
+    with pytest.raises(BadInput, match=re.escape(f"--{flag}: {reason}")):
         settings = finished.settings
-        minibert.train(data=settings.data, model=settings.model, output_dir=folder, overwrite=True, tensorboard=True)
+        minibert.train(data=settings.data, model=settings.model, output_dir=folder, overwrite=True, **{flag: True})
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
