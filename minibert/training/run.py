@@ -259,8 +259,6 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
         changes["doc_stride"] = min(DOC_STRIDE, length - 4)  # the largest that the settings may hold
     if settings.learning_rate is None:
         changes["learning_rate"] = BASE_RATE if config.hidden_size >= BASE_SIZE else SMALL_RATE
-    if settings.schedule is None:
-        changes["schedule"] = "linear" if config.hidden_size >= BASE_SIZE else "averaged"
     return dataclasses.replace(settings, **changes)
 
 

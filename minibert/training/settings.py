@@ -35,7 +35,7 @@ OLDER = {
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 BASE_SIZE, BASE_RATE = 768, 3e-5  # BERT-base's hidden size, from which on the published recipe is the default
-SMALL_RATE = 2e-4  # learning rate of smaller models, with no dropout and no decay of the rate: see docs/recipes.md
+SMALL_RATE = 2e-4  # peak learning rate of smaller models, which have no dropout either: see docs/recipes.md
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
 TRAINING_DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -150,10 +150,10 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         None, f"peak learning rate; default {BASE_RATE:g} for hidden_size >= {BASE_SIZE}, {SMALL_RATE:g} below", least=0
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
-    schedule: str | None = option(
-        None,
+    schedule: str = option(
+        "linear",
         "what the learning rate does after its rise; linear: it falls to 0; averaged: it stays, and the result is the "
-        f"mean of the weights; default: linear for hidden_size >= {BASE_SIZE}, averaged below",
+        "mean of the weights",
         choices=("linear", "averaged"),
     )
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)

@@ -26,13 +26,9 @@ def train(command, data, tiny_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, tiny_folder):
-    """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed.
-
-    Its schedule is that of older checkpoints, as which some tests write them anew.
-    """
+    """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("whole")
-    changes = {"save_steps": 5, "keep_last": 9, "seed": 7, "weight_decay": 0.1, "dropout": 0.1, "schedule": "linear"}
-    toy_run(folder, tiny_folder, **changes)
+    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1, dropout=0.1)
     return folder
 
 
@@ -80,7 +76,7 @@ def test_a_run_from_start_to_end(command, data, tiny_folder, tmp_path):
     counts = counts_of(done)
     assert counts["questions"] == 25 <= counts["windows"] and counts["too_long"] == 0
     steps = 2 * math.ceil(counts["windows"] / 4)
-    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0002 (averaged), on cpu, float32"
+    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0002 (linear), on cpu, float32"
     for start in (f"{tiny_folder}: ", first, "before training: eval_loss", "epoch 1: eval_loss", "epoch 2: eval_loss"):
         assert any(line.startswith(start) for line in lines), start
     assert any(f"python ask.py --ckpt {out}" in line for line in lines)

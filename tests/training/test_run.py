@@ -53,15 +53,12 @@ def half(finished, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "given", "used"), [(48, {}, 0.0), (48, {"dropout": 0.3}, 0.3), (768, {}, 0.1)])
-def test_a_small_model_has_no_dropout_and_an_averaged_schedule_a_larger_one_its_own_and_a_linear_one(
-    tmp_path, tokenizer, size, given, used
-):
+def test_a_small_model_is_trained_without_dropout_a_larger_one_with_its_own(tmp_path, tokenizer, size, given, used):
     save_model(draw_weights(BertForQuestionAnswering(tiny_config(hidden_size=size))), tokenizer, tmp_path / "model")
     run = toy_run(tmp_path, tmp_path / "model", questions=2, max_steps=1, **given)
     config = load_config(run.checkpoint)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.qa_dropout) == (used, used, 0.0)
     assert run.settings.dropout == (used if size == 48 else None)
-    assert run.settings.schedule == ("averaged" if size == 48 else "linear")
 
 
 def test_windows_narrower_than_the_default_overlap_need_no_second_setting(tmp_path, tiny_folder):
