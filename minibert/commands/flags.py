@@ -36,7 +36,6 @@ OTHER_NAMES = {
     "max_train_samples": ("max_questions",),
     "warmup_proportion": ("warmup_ratio",),
     "warmup_steps": ("warmup_ratio",),
-    "lr_scheduler_type": ("schedule",),
     "save_total_limit": ("keep_last",),
     "overwrite_output_dir": ("overwrite",),
     "resume_from_checkpoint": ("resume",),

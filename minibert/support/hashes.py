@@ -103,7 +103,7 @@ def model_fault(folder: Path) -> str | None:
         known = known_files(folder)
     except BadInput as error:
         return f"{MANIFEST} is damaged: {error}"
-    known.pop("optimizer.safetensors", None)  # not read for an answer, and two or three times as large as the weights
+    known.pop("optimizer.safetensors", None)  # not read for an answer, and twice as large as the weights
     return fault(folder, known, may_lack=("trainer_state.json",))  # people remove it: an answer does not need it either
 
 

@@ -2,7 +2,7 @@
 
 Its files, in the order of their imports:
 
-    step        one update: loss weighting, order of its lines, schedule, mean of the weights, optimizer
+    step        one update: the loss weighting, the order of its lines, the schedule, the optimizer
     settings    all settings of a run: flags, defaults, help and saved JSON follow from them
     progress    what a run reports: stdout, progress bar, metrics.jsonl
     run_folder  checkpoints kept and pointed at

@@ -5,8 +5,6 @@
                      manifest.json                                     size and sha256 of every file above
                      eval_results.json                                 its scores, added after an evaluation
 
-With `--schedule averaged` the model is the mean of the weights, and the last weights are in optimizer.safetensors.
-
 It is written under another name, flushed to the disk and then renamed, so that the newest complete one can be loaded
 whatever happens. Safetensors and JSON only: loading one runs no code.
 """
@@ -38,7 +36,7 @@ class Position:
     """Where a run stands: all that a checkpoint has to know beside the tensors and the settings."""
 
     step: int = 0  # steps taken: decides the data and the dropout
-    update: int = 0  # those among them that changed the weights: decides the learning rate and the share in the mean
+    update: int = 0  # those among them that changed the weights: decides the learning rate
     windows: int = 0  # windows seen
     loss_sum: float = 0.0  # over the steps up to the last line of metrics.jsonl
     recent_loss: float = 0.0  # over the steps since the current line began
@@ -53,18 +51,16 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep_last: int,
-    mean: BertForQuestionAnswering | None = None,
 ) -> Path:
     """Write run/checkpoint-<step>, point `latest` at it, and prune older checkpoints.
 
-    mean: of the weights, if the run takes one: it is the model of the checkpoint. Raises OSError, with the earlier
-    checkpoints untouched, if the new one cannot be written.
+    Raises OSError, with the earlier checkpoints untouched, if it cannot be written.
     """
     target, aside = run / f"checkpoint-{step}", run / f".tmp-checkpoint-{step}"
     former = run / f".tmp-old-checkpoint-{step}"
     try:
-        save_model(mean or model, tokenizer, aside)
-        save_tensors(training_tensors(model, optimizer, mean is not None), aside / "optimizer.safetensors")
+        save_model(model, tokenizer, aside)
+        save_tensors(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
         write_json(aside / "trainer_state.json", state)
         write_json(aside / MANIFEST, {file.name: fingerprint(file) for file in sorted(aside.iterdir())})
         for path in (*aside.iterdir(), aside):
@@ -87,15 +83,12 @@ def save_checkpoint(
     return target
 
 
-def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, is_averaged: bool) -> dict[str, torch.Tensor]:
-    """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step".
-
-    Also ".last", the parameter itself, where the model of the checkpoint is the mean of the weights.
-    """
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state under our parameters' names: "<parameter>.exp_avg", ".exp_avg_sq" and ".step"."""
     return {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        for key, value in (optimizer.state[parameter] | ({"last": parameter} if is_averaged else {})).items()
+        for key, value in optimizer.state[parameter].items()
     }
 
 
@@ -123,15 +116,12 @@ def load_scaler(checkpoint: Path, saved: Any, scaler: torch.amp.GradScaler) -> N
         scaler.load_state_dict(saved)
 
 
-def load_tensors(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, is_averaged: bool) -> None:
-    """Fill optimizer and model from `training_tensors` of a checkpoint; BadInput names what is missing."""
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimizer from a checkpoint, in memory of its own; BadInput names what is missing."""
     file = WeightFile(checkpoint / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
-        state = optimizer.state[parameter]
-        for key in ("step", "exp_avg", "exp_avg_sq", *(["last"] if is_averaged else [])):
+        for key in ("step", "exp_avg", "exp_avg_sq"):
             entry, shape = f"{name}.{key}", torch.Size() if key == "step" else parameter.shape
             if entry not in file.entries:
                 raise BadInput(file.path, entry, "tensor not found")
-            state[key] = file.read(entry, shape).to(parameter.device)  # in memory of its own
-        if is_averaged:
-            parameter.data.copy_(state.pop("last"))
+            optimizer.state[parameter][key] = file.read(entry, shape).to(parameter.device)

@@ -30,12 +30,12 @@ from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
 from minibert.training.card import write_card
-from minibert.training.checkpoint import Position, load_scaler, load_tensors, read_position, save_checkpoint
+from minibert.training.checkpoint import Position, load_optimizer, load_scaler, read_position, save_checkpoint
 from minibert.training.losses import RecentLosses
 from minibert.training.progress import log, open_board, read_log, say, truncate_log
 from minibert.training.run_folder import read_scores, read_state, record_scores
 from minibert.training.settings import AnswerSettings, Settings, values_of
-from minibert.training.step import average, learning_rate_at, loss_weight, make_optimizer, update
+from minibert.training.step import learning_rate_at, loss_weight, make_optimizer, update
 
 LOG_STEPS = 10
 
@@ -62,34 +62,27 @@ class Training:
         self.model, self.tokenizer, self.machine = prepare(model, machine), tokenizer, machine
         (self.examples, windows), self.eval_set = train_set, eval_set
         self.settings, self.run, self.facts = settings, settings.run_folder, facts or {}
-        # Compiled once for all widths. The model itself stays as it is, to evaluate, to save and to average.
+        # Compiled once for all widths. The model itself stays as it is, to evaluate and to save.
         called: Any = torch.compile(model, dynamic=True) if settings.compile else model
         self.replica = ranks.replicate(called)
         self.peak = settings.learning_rate or 0.0
-        # The running mean of the weights, from the first update on.
-        self.mean = copy_model(self.model).to(machine.device) if settings.schedule == "averaged" else None
         self.optimizer = make_optimizer(self.model, self.peak, settings.weight_decay)
         # Only float16 needs a scaled loss: many gradients are below its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
         self.position = Position()
         self.losses = RecentLosses(machine.device)  # since the current line of metrics.jsonl began
-        self.scores: dict[str, float] = {}  # of `result` as it is now, if it was evaluated
+        self.scores: dict[str, float] = {}  # of the weights as they are now, if they were evaluated
         self.board: Any = None  # TensorBoard's writer
         sizes = settings.batch_size, settings.gradient_accumulation_steps
         self.plan = Plan(windows, *sizes, settings.seed, machine.most_positions, settings.empty_windows)
         self.total_steps = settings.max_steps or settings.epochs * self.plan.steps_per_epoch
-
-    @property
-    def result(self) -> BertForQuestionAnswering:
-        """The model that the run would give if it ended here."""
-        return self.mean or self.model
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint as if the run had never stopped."""
         state = read_state(checkpoint, "position", "scaler")
         self.position = read_position(checkpoint, state["position"], self.total_steps)
         load_scaler(checkpoint, state["scaler"], self.scaler)
-        load_tensors(checkpoint, self.model, self.optimizer, self.mean is not None)
+        load_optimizer(checkpoint, self.model, self.optimizer)
         self.losses.restart(self.position.recent_loss)
         self.scores = read_scores(checkpoint)
         truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
@@ -123,7 +116,7 @@ class Training:
                     if ranks.is_main():
                         tell(f"saved; continue with: python train.py --resume {shlex.quote(str(self.run))}")
                     raise Stopped(signals.received or signal.SIGTERM)
-                self.model.new_parameters = self.result.new_parameters = []
+                self.model.new_parameters = []
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
                 self.line_began += time.perf_counter() - paused
@@ -170,7 +163,7 @@ class Training:
         micro_batches, windows_in_step = self.plan.share(position.step)
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
-        rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak, not self.mean)
+        rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak)
         weighted = [
             (batch, loss_weight(counted, windows_in_step, ranks.world_size())) for batch, counted in micro_batches
         ]
@@ -182,8 +175,6 @@ class Training:
         self.scores = {}
         position.step += 1
         position.update += is_update
-        if self.mean and is_update:
-            average(self.mean, self.model, position.update)
         position.windows += windows_in_step
         self.losses.add(position.step, loss, norm, is_update)
         if position.step % LOG_STEPS == 0 or position.step == self.total_steps:
@@ -241,7 +232,7 @@ class Training:
             return
         with signals.raising():
             answering = values_of(self.settings, AnswerSettings)
-            model = prepare_to_answer(copy_model(self.result), self.machine)  # as `evaluate.py` does, for equal scores
+            model = prepare_to_answer(copy_model(self.model), self.machine)  # as `evaluate.py` does, for equal scores
             self.scores = evaluate_windows(model, *self.eval_set, self.machine, **answering).scores
         start = "untrained head" if self.model.new_parameters else "before training"
         label = f"epoch {self.epoch:g}" if self.position.step else start
@@ -268,7 +259,7 @@ class Training:
         }
         with ranks.main_first():
             if ranks.is_main():
-                parts = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last, self.mean
+                parts = self.model, self.tokenizer, self.optimizer, state, self.settings.keep_last
                 say(f"saved {save_checkpoint(self.run, self.position.step, *parts)}")
                 write_card(self.run)
 

@@ -289,6 +289,5 @@ def say_what_is_trained(training: Training, report: LoadReport) -> None:
         tell(warning)
     say(
         f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "
-        f"{settings.learning_rate:g} ({settings.schedule}), on {training.machine} ({torch.get_num_threads()} threads), "
-        f"into {training.run}"
+        f"{settings.learning_rate:g}, on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"
     )

@@ -27,7 +27,6 @@ OLDER = {
     "early_stopping": None,
     "empty_windows": 1.0,
     "eval_steps": None,
-    "schedule": "linear",
     "skip_bad_records": False,
     "tensorboard": False,
 }
@@ -150,12 +149,6 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
         None, f"peak learning rate; default {BASE_RATE:g} for hidden_size >= {BASE_SIZE}, {SMALL_RATE:g} below", least=0
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
-    schedule: str = option(
-        "linear",
-        "what the learning rate does after its rise; linear: it falls to 0; averaged: it stays, and the result is the "
-        "mean of the weights",
-        choices=("linear", "averaged"),
-    )
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
     dropout: float | None = option(
         None,

@@ -73,35 +73,17 @@ def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
     return windows * ranks / windows_in_step
 
 
-def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float, falls: bool = True) -> float:
+def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
     """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
 
     A warm-up, because AdamW's averages say little in the first steps, the new span head sends random gradients into the
     pre-trained weights, and each of them passes every LayerNorm of a post-norm model (see `Layer` in `bert.py`). A
-    decay, because large updates keep jumping around a minimum, and small ones settle in it. With `falls` False the rate
-    stays at its peak and they keep jumping: `average` takes the mean of where they were.
+    decay, because small last updates settle in a minimum that large ones jump across.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return peak * step / warmup
-    if not falls:
-        return peak
     return peak * max(0, total_steps - step) / max(1, total_steps - warmup)
-
-
-def average(mean: nn.Module, model: nn.Module, updates: int) -> None:
-    """Move the running mean towards the weights after update number t = `updates` (1, 2, ..).
-
-    Early weights are still on their way and must count little. With the share 4 / (t + 3) for the newest, the weights
-    after update i count i(i + 1)(i + 2) times: all counts up to t add up to t(t + 1)(t + 2)(t + 3) / 4. The first share
-    is 1, so nothing of the start is left; in a long run the first half of the updates has about (1/2)^4, a sixteenth.
-    The length of the run need not be known, so the mean can be evaluated at any time (polynomial-decay averaging with
-    eta = 3: Shamir and Zhang, 2013).
-    """
-    share = 4 / (updates + 3)
-    with torch.no_grad():
-        for averaged, current in zip(mean.parameters(), model.parameters()):
-            averaged.lerp_(current, share)  # averaged += share * (current - averaged)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

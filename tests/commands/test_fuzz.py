@@ -128,8 +128,7 @@ def world(tmp_path_factory, tiny_folder) -> Iterator[SimpleNamespace]:
 
     model, tokenizer, examples = load_model(folder / "model"), load_tokenizer(folder / "model"), read_squad(data)
     windows, sizes = make_windows(examples, tokenizer, 24, 4), {"max_seq_length": 24, "doc_stride": 4, "epochs": 1}
-    sizes |= {"batch_size": 2, "learning_rate": 1e-4, "schedule": "averaged"}
-    chosen = Settings(data=str(data), output_dir=str(folder / "run"), **sizes)
+    chosen = Settings(data=str(data), output_dir=str(folder / "run"), batch_size=2, learning_rate=1e-4, **sizes)
     machine, facts = choose_machine("cpu", "float32"), {"data_sha256": ["0"], "world_size": 1, "threads": 1}
     facts |= {"eval_sha256": None, "base_model": "m"}
     training = Training(model, tokenizer, (examples, windows), chosen, machine, None, facts)

@@ -30,7 +30,6 @@ from minibert.training.run_folder import checkpoints, read_scores
 from tests.builders import ROOT, tiny_config, write_toy_squad
 
 FLAGS = "--max_seq_length 64 --doc_stride 16 --dtype float32 --device cpu --batch_size 4".split()
-FLAGS += "--schedule averaged".split()  # the one with more to save
 FLAGS += "--gradient_accumulation_steps 2 --epochs 3 --learning_rate 1e-3 --seed 5 --save_steps 1 --dropout 0.1".split()
 STEPS_PER_EPOCH, STEPS = 4, 12  # of the run that `job` describes
 OPTIMIZER = "optimizer.safetensors"

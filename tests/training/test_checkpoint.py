@@ -9,7 +9,7 @@ from minibert.model.weights import load_model
 from minibert.support import hashes
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
-from minibert.training.checkpoint import load_tensors, save_checkpoint
+from minibert.training.checkpoint import load_optimizer, save_checkpoint
 from minibert.training.run_folder import (
     check_fresh,
     checkpoints,
@@ -40,7 +40,7 @@ def test_a_checkpoint_is_a_model_folder_with_its_optimizer(tmp_path, parts):
     loaded = load_model(checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))
     again = make_optimizer(loaded, 1e-3, 0.01)
-    load_tensors(checkpoint, loaded, again, False)
+    load_optimizer(checkpoint, loaded, again)
     os.truncate(checkpoint / "optimizer.safetensors", 0)  # what was loaded does not depend on the file any more
     for a, b in zip(model.parameters(), loaded.parameters()):
         for key in ("step", "exp_avg", "exp_avg_sq"):

@@ -22,7 +22,7 @@ from minibert.support import hashes
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.support.run_files import read_pointer, run_lock
-from minibert.training.checkpoint import load_tensors, save_checkpoint
+from minibert.training.checkpoint import load_optimizer, save_checkpoint
 from minibert.training.run_folder import (
     check_fresh,
     checkpoints,
@@ -116,7 +116,7 @@ def content(checkpoint: Path) -> float:
     """The marker of a checkpoint, once all of it has been read."""
     assert verify(checkpoint) is None
     model = load_model(checkpoint)
-    load_tensors(checkpoint, model, make_optimizer(model, 1e-3, 0.01), False)
+    load_optimizer(checkpoint, model, make_optimizer(model, 1e-3, 0.01))
     marker = read_state(checkpoint, "position", "marker")["marker"]
     assert model.span_head.bias.tolist() == [marker, marker]
     return marker
