@@ -24,8 +24,6 @@ from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
 
-SEED = 0  # of the span head, the batches and the dropout
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe", description=__doc__.partition("\n")[0])
@@ -33,15 +31,16 @@ def main() -> None:
     parser.add_argument("--eval_data", required=True, metavar="FILE", help="SQuAD JSON with answers")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_DIR", help="a pre-trained BERT")
     parser.add_argument("--epochs", type=int, default=2, help="passes through the data")
+    parser.add_argument("--seed", type=int, default=0, help="of the span head, the batches and the dropout")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     folder, machine = find_folder(args.model), choose_machine("cpu", "auto")
     windows = make_windows(read_squad(args.data), load_tokenizer(folder))
-    epochs = [training_batches(windows.lengths, 16, SEED, epoch) for epoch in range(args.epochs)]
+    epochs = [training_batches(windows.lengths, 16, args.seed, epoch) for epoch in range(args.epochs)]
     batches = [batch for epoch in epochs for batch in epoch]
 
     def load(attention: str):
-        torch.manual_seed(SEED)
+        torch.manual_seed(args.seed)
         return peers.load_model(folder, attention, attention_probs_dropout_prob=0.0)
 
     def some_steps(attention: str):
