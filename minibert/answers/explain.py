@@ -5,7 +5,6 @@ start and end logits, and the attention of every head in the window that holds t
 """
 
 import base64
-import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,10 +114,9 @@ def recorded_attention(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
     recorded: list[Tensor] = []
 
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
-        scores = query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.size(-1))
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
-        recorded.append(scores.softmax(-1)[0])
+        # With the identity as its values, attention returns its probabilities.
+        identity = torch.eye(query.size(-2), device=query.device).expand(*query.shape[:2], -1, -1)
+        recorded.append(attention_by_hand(query.float(), key.float(), identity, mask, dropout)[0])
         return attention_by_hand(query, key, value, mask, dropout)
 
     layers = [module for module in model.modules() if isinstance(module, Layer)]

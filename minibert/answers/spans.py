@@ -10,8 +10,8 @@ Why every pair is tried: the usual shortcut pairs the 20 highest starts with the
 legal span need not be among those pairs, and all of them may be illegal.
 
 Why "no answer" takes the smallest [CLS] sum over the windows: most windows of a long context rightly say "not here",
-and one window that holds the answer must outweigh them. In that window the [CLS] sum is low. The null answer takes the
-smallest sum. The null odds of SQuAD v2.0 are that sum minus the best span's.
+and one window that holds the answer must outweigh them. In that window the [CLS] sum is low. The null
+odds of SQuAD v2.0 are the smallest sum minus the best span's.
 
 Answers stand in the order of their logit sums, each within one window. Their `score` is another measure: it compares an
 answer's two tokens with every token of the context, each at its largest logit over the windows (see

@@ -19,7 +19,7 @@ from minibert.answers.documents import Found, find_answers, spans_needed
 from minibert.answers.explain import PAGE, explain
 from minibert.answers.inputs import pair
 from minibert.answers.pipeline import QuestionAnswering, pipeline, to_dict
-from minibert.answers.spans import MAX_ANSWER_LENGTH, Prediction
+from minibert.answers.spans import MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction
 from minibert.commands import flags
 from minibert.commands.notes import WINDOWS, settings_of_run
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> None:
         model=folder,
         device=options.device,
         dtype=options.dtype,
-        top_k=options.top_k,
+        top_k=searched(options),
         doc_stride=options.doc_stride,
         max_answer_len=options.max_answer_length,
         max_seq_len=options.max_seq_length,
@@ -154,7 +154,7 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
     for question in [options.question] if options.question is not None else typed_questions():
-        spans = spans_needed(options.top_k, len(texts), options.max_answer_length)
+        spans = max(searched(options), spans_needed(options.top_k, len(texts), options.max_answer_length))
         predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True)
         for one in find_best(predictions, reader, options):
             if options.json:
@@ -164,6 +164,11 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
                 print(printable(in_words(one, names)), flush=True)
                 if sys.stdout.isatty() and one.answer.text:
                     print(excerpt(one, texts[one.document]), flush=True)
+
+
+def searched(options: AskOptions) -> int:
+    """Spans of a text that are looked at: with `--min_confidence` more, because a lower answer can be the surer one."""
+    return max(options.top_k, N_BEST_SIZE if options.min_confidence is not None else 1)
 
 
 def ask_each(

@@ -24,7 +24,7 @@ from minibert.text.convert import convert
 from minibert.text.records import Example
 from minibert.text.repair import Change, repair
 from minibert.text.squad import check_records, check_top, escape, shown
-from minibert.text.windows import make_windows
+from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
 
@@ -35,6 +35,7 @@ class CheckOptions(WindowSettings):
     data: str | None = option(None, "the file to check: SQuAD JSON, or a format that can be converted", metavar="FILE")
     eval_data: str | None = option(None, "a second file: is checked too, and what stands in both", metavar="FILE")
     model: str | None = option(None, f"whose tokenizer counts tokens: {NAME_OR_DIR}", metavar="NAME_OR_DIR")
+    max_seq_length: int | None = option(None, f"tokens in a window; default {MAX_SEQ_LENGTH}", least=8)
     revision: str | None = option(None, REVISION, metavar="REV")
     fix: str | None = option(None, "write a repaired copy of --data here, in SQuAD's format", metavar="OUT")
     overwrite: bool = option(False, "let --fix replace an existing file")

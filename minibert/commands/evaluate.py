@@ -8,6 +8,7 @@ The last line of stdout is one JSON object of scores, under the official keys. `
 
 import functools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -101,7 +102,8 @@ def main(words: Sequence[str] | None = None) -> None:
     else:
         folder = find_folder(str(options.ckpt), options.revision)
         settings = read_settings(folder)
-        data = {"data": settings.eval_data} if settings else {}
+        # A stranger's checkpoint may name a pipe or a device, which would be read for ever.
+        data = {"data": settings.eval_data} if settings and os.path.isfile(str(settings.eval_data)) else {}
         options = flags.make(EvaluateOptions, data | settings_of_run(folder, given))
         check_outputs(options)
         score_model(folder, options, command)

@@ -18,7 +18,7 @@ from minibert.support.streams import printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.windows import Window, make_windows
+from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option
 
 
@@ -28,6 +28,7 @@ class WindowsOptions(WindowSettings):
 
     data: Sequence[str | Path] = option((), "SQuAD JSON, v1.1 or v2.0", metavar="FILE")
     model: str = option(DEFAULT_MODEL, "the model whose tokenizer to use", metavar="NAME_OR_DIR")
+    max_seq_length: int | None = option(None, f"tokens in a window; default {MAX_SEQ_LENGTH}", least=8)
     revision: str | None = option(None, REVISION, metavar="REV")
     show: int = option(0, "print the first N questions' windows", least=0)
 

@@ -66,7 +66,7 @@ def evaluation_trust(
 ) -> dict[str, float]:
     """ECE, Brier score and risks of the raw scores (`score_..`) and, for a calibrated model, of `confidence_..`.
 
-    A question without answers wants the text "".
+    A question without answers is answered rightly by the text "".
     """
     texts = evaluation.texts
     right = np.array([score_question(one, texts[one.id], True, metric_language)[0] for one in examples])

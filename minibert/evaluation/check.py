@@ -15,7 +15,7 @@ import numpy as np
 from minibert.answers.spans import after_marks
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
 from minibert.text.records import Example
-from minibert.text.squad import is_version_2
+from minibert.text.squad import has_impossible
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows, make_windows
 
@@ -36,7 +36,7 @@ def count_examples(examples: Sequence[Example]) -> dict[str, Any]:
     for example in examples:
         groups.setdefault(question_key(example), []).append(example)
     return {
-        "version": "2.0" if is_version_2(examples) else "1.1",
+        "version": "2.0" if has_impossible(examples) else "1.1",
         "questions": len(examples),
         "contexts": len({example.context for example in examples}),
         "answers": sum(len(example.answers) for example in examples),
@@ -85,7 +85,7 @@ def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> di
 
 
 def count_windows(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> dict[str, int]:
-    """What nobody would guess of the windows, beside `windows.counts`: printed before training."""
+    """Duplicate questions and unknown tokens, which are printed with `windows.counts` before training."""
     return {
         "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
         "unknown_tokens": int((windows.ids == tokenizer.backend.token_to_id("[UNK]")).sum()),

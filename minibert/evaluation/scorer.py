@@ -18,7 +18,7 @@ from minibert.evaluation.thresholds import best_threshold, official_best
 from minibert.support.errors import BadInput
 from minibert.support.streams import counted, tell
 from minibert.text.records import Example
-from minibert.text.squad import is_version_2
+from minibert.text.squad import has_impossible
 
 OFFICIAL_THRESHOLD = 1.0  # of null odds: the default of --na-prob-thresh, made for probabilities
 PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes and curly quotes stay
@@ -70,9 +70,9 @@ def score_question(
     golds = list(dict.fromkeys(gold.text for gold in example.answers))  # annotators often agree: score an answer once
     if is_version_2:
         golds = [gold for gold in golds if normalize(gold, metric_language)] or [""]
-    exact = overlap = [exact_match(prediction, gold, metric_language) for gold in golds]
-    if not is_version_2 or normalize(prediction, metric_language):
-        overlap = [f1(prediction, gold, metric_language) for gold in golds]
+    exact = [exact_match(prediction, gold, metric_language) for gold in golds]
+    is_empty = is_version_2 and not normalize(prediction, metric_language)
+    overlap = exact if is_empty else [f1(prediction, gold, metric_language) for gold in golds]
     best = max(range(len(golds)), key=lambda i: (overlap[i], exact[i]))
     return max(exact), overlap[best], golds[best]
 
@@ -105,7 +105,7 @@ def has_golds(examples: Sequence[Example]) -> bool:
 
 def needs_version_2(examples: Sequence[Example], version_2_with_negative: bool) -> bool:
     """Whether the v2.0 rules hold: a question is marked as impossible, or with the flag, has no answers."""
-    return is_version_2(examples) or (version_2_with_negative and not all(example.answers for example in examples))
+    return has_impossible(examples) or (version_2_with_negative and not all(example.answers for example in examples))
 
 
 def score_version_1(

@@ -16,7 +16,6 @@ What pre-training on billions of words has already taught the weights that we lo
                               marks the first, type 1 the second. Here the question is the first text and the context
                               is the second.
     [CLS]                     That task read its result here, so [CLS] sums up the window. We use it to say "no answer".
-    the pooler                One more layer on [CLS], for that task only. Question answering does not need it.
 The span head is the one part that pre-training has not touched: two vectors, one for starts and one for ends.
 
 Shapes, here and in every file:
@@ -58,7 +57,10 @@ class BertConfig:
 
 
 def attention_by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
-    """Scaled dot-product attention: softmax(Q K^T / sqrt(K)) V.
+    """Scaled dot-product attention: softmax(query @ key^T / sqrt(K)) @ value.
+
+    Each token compares its query with the keys of all tokens, and takes the mean of their values, weighted by how well
+    their keys fit.
 
     query, key, value and the result are (B, H, T, K). mask is (B, 1, 1, T), True at the tokens to attend to; None means
     all of them. `dropout` is applied to the probabilities.
@@ -217,13 +219,13 @@ def span_loss(
     end_positions: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Mean over windows and annotators of (cross-entropy of the start + cross-entropy of the end) / 2.
+    """Mean over windows and answers of (cross-entropy of the start + cross-entropy of the end) / 2.
 
-    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A annotators, or (B,). A window without the
-    annotator's answer has (0, 0), so that it learns to choose [CLS].
+    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A answers, or (B,). A window without the
+    answer has (0, 0), so that it learns to choose [CLS].
 
-    Why the mean over annotators: "1871" and "in 1871" are both right, and which of them is written down is a matter of
-    taste. So the model learns for each token how often the annotators chose it.
+    Why the mean over answers: "1871" and "in 1871" are both right, and which of them an annotator writes down is a
+    matter of taste. So the model learns for each token how many of the answers begin or end there.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an

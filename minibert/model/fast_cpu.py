@@ -5,9 +5,10 @@ In: a model of `bert.py` on a CPU. Out: the same model with some functions and m
 
     attention_on_cpu  Training: avoids a fused kernel that takes a slow path as soon as dropout is on.
     CheapDropout      Training with dropout: spends 16 random bits on an element instead of a whole draw of torch's
-                      generator. What these two gain: `python -m benchmarks --rows training training_no_dropout`.
+                      generator. What these two gain: `python -m benchmarks --data FILE`, rows `training` and
+                      `training_no_dropout`.
     PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. What it
-                      gains: `--rows latency`.
+                      gains: row `latency`.
 """
 
 import platform
@@ -120,11 +121,16 @@ def pack_weights(model: BertForQuestionAnswering) -> None:
 def packed_modules(layer: Layer) -> list[tuple[nn.Module, str, nn.Module]]:
     """(parent, name, replacement) of what packing changes in a layer."""
     replacements: list[tuple[nn.Module, str, nn.Module]] = [(layer.feed_forward, "gelu", nn.Identity())]
-    for parent in (layer.attention, layer.feed_forward):
-        for name, linear in parent.named_children():
-            if isinstance(linear, nn.Linear):
-                replacements.append((parent, name, PackedLinear(linear, "gelu" if name == "expand" else "none")))
+    for parent, name, linear in linear_maps(layer):
+        replacements.append((parent, name, PackedLinear(linear, "gelu" if name == "expand" else "none")))
     return replacements
+
+
+def linear_maps(layer: Layer) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, name, map) of the linear maps of a layer, which faster ones can replace."""
+    parents = (layer.attention, layer.feed_forward)
+    children = [(parent, name, child) for parent in parents for name, child in parent.named_children()]
+    return [(parent, name, child) for parent, name, child in children if isinstance(child, nn.Linear)]
 
 
 def check_product(linear: PackedLinear) -> None:

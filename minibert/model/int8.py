@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, FeedForward
-from minibert.model.fast_cpu import layers_of
+from minibert.model.fast_cpu import layers_of, linear_maps
 from minibert.support.machine import processor_flags
 from minibert.support.streams import first_line, tell
 
@@ -89,13 +89,7 @@ def quantize(model: BertForQuestionAnswering) -> bool:
     says why, and False is returned.
     """
     layers = layers_of(model)
-    maps = [
-        (parent, name, linear)
-        for layer in layers
-        for parent in (layer.attention, layer.feed_forward)
-        for name, linear in parent.named_children()
-        if isinstance(linear, nn.Linear)
-    ]
+    maps = [place for layer in layers for place in linear_maps(layer)]
     try:
         check_product(maps[0][2])
         replacements = [Int8Linear(linear) for _, _, linear in maps]

@@ -41,8 +41,11 @@ MINILM_FILES = {
 
 
 def known_files(folder: Path) -> dict[str, Known]:
-    """file name -> what it must be, by the folder's manifest or by the hub's cache; {} where neither is there."""
-    return manifest_files(folder) or cache_files(folder)
+    """file name -> what it must be, by the hub's cache or by the folder's manifest; {} where neither is there.
+
+    In the cache a manifest is a file like any other: who changes a model on the hub may have left an old one there.
+    """
+    return cache_files(folder) or manifest_files(folder)
 
 
 def manifest_files(folder: Path) -> dict[str, Known]:

@@ -1,4 +1,4 @@
-"""How far long work has come, on stderr: a bar on a terminal, elsewhere a line every half minute. Rank 0 alone speaks.
+"""How far long work has come, on stderr: a bar on a terminal, elsewhere a line every half minute. Only rank 0 prints.
 
 In: the number of steps, and figures to show beside them. A file or a log gets lines, because a bar overwrites its line.
 """

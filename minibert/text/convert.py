@@ -100,12 +100,14 @@ def plain_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """One such row, with its answers as a list, or None if it has none and no list."""
     row = dict(zip(column_names(row), row.values()))
-    if isinstance(row.get("answer"), list):
-        row.setdefault("answers", row.pop("answer"))
     for name in ("answers", "answer_start"):
         value = row.get(name)
         if isinstance(value, str) and value.startswith(("{", "[")):
             row[name] = literal(value)  # a list that a CSV file holds as text
+    if "answers" in row and "answer" in row:  # one of them may be empty
+        row.pop("answers" if is_empty(row["answers"]) and not is_empty(row["answer"]) else "answer")
+    if isinstance(row.get("answer"), list):
+        row["answers"] = row.pop("answer")
     answers = row.get("answers")
     if not isinstance(answers, (list, dict)):
         text, start = row.pop("answer", answers), row.pop("answer_start", None)
@@ -117,6 +119,11 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # squad.py will say so
             answers = answers_from_columns(answers)
     return row | {"answers": answers}
+
+
+def is_empty(answers: Any) -> bool:
+    """Whether a value names no answer: null, "", a list without elements, or columns without a text."""
+    return not (answers.get("text") if isinstance(answers, dict) else answers)
 
 
 def literal(text: str) -> Any:

@@ -68,7 +68,7 @@ def read_squad(
     return examples
 
 
-def is_version_2(examples: Iterable[Example]) -> bool:
+def has_impossible(examples: Iterable[Example]) -> bool:
     """Whether the v2.0 rules hold: some question is marked as unanswerable. A key that is false everywhere is v1.1."""
     return any(example.is_impossible for example in examples)
 

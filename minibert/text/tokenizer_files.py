@@ -29,6 +29,8 @@ ADDED_FILE, SPECIAL_FILE = "added_tokens.json", "special_tokens_map.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE)
 MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
 
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a file in the hub's cache
+
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 
@@ -55,7 +57,7 @@ class TokenizerFiles(NamedTuple):
 
 def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     """Read a folder's tokenizer from `tokenizer.json`, else from `vocab.txt`. BadInput names file, place and remedy."""
-    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    files = {name: read_file(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
     if "tokenizer.json" not in files and "vocab.txt" not in files:
         raise BadInput(folder, "", "has neither tokenizer.json nor vocab.txt; copy them from the original model")
     stated, config = read_object(folder / SETTINGS_FILE), read_object(folder / "config.json")
@@ -82,6 +84,18 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     return TokenizerFiles(
         vocab, chosen, added_tokens(folder, settings, content), source, files, stated.get("model_input_names")
     )
+
+
+def read_file(file: Path) -> bytes:
+    """A file's bytes, which every checkpoint will hold, and a published model with it.
+
+    So a link may lead to another copy of the file, or to a hash in the hub's cache, but not to any private file.
+    """
+    name = file.resolve().name
+    if name != file.name and not HASH.fullmatch(name):
+        what = f"is a link to {name}, which would be saved with the model; copy the file that you mean"
+        raise BadInput(file, "", what)
+    return file.read_bytes()
 
 
 def read_object(file: Path) -> dict[str, Any]:

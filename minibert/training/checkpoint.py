@@ -25,7 +25,7 @@ from minibert.model.weight_files import WeightFile, save_tensors
 from minibert.model.weights import save_model
 from minibert.support.errors import BadInput
 from minibert.support.hashes import MANIFEST, fingerprint
-from minibert.support.run_files import write_pointer
+from minibert.support.run_files import remove, write_pointer
 from minibert.support.writing import sync_to_disk, write_json
 from minibert.text.tokenizer import Tokenizer
 from minibert.training.run_folder import prune
@@ -79,6 +79,7 @@ def save_checkpoint(
         free = shutil.disk_usage(run).free
         what = f"cannot save {target}: {error} ({free} bytes are free); the earlier checkpoints are untouched"
         raise OSError(what) from error
+    remove(run, former.name)
     prune(run, keep_last)
     return target
 

@@ -1,4 +1,4 @@
-"""What a run reports: lines on stdout, and metrics.jsonl for programs. Only rank 0 speaks.
+"""What a run reports: lines on stdout, and metrics.jsonl for programs. Only rank 0 prints.
 
 metrics.jsonl has one JSON object per line, with "step" and "epoch" and either the losses since the last such line or
 the scores of an evaluation.
@@ -69,6 +69,8 @@ def truncate_log(run: Path, step: int, is_evaluated: bool) -> None:
     file = run / "metrics.jsonl"
     if not ranks.is_main() or not file.is_file():
         return
+    if file.is_symlink():
+        raise BadInput(file, "", "expected a regular file, found a symbolic link; remove it")
     kept = []
     for line in file.read_text("utf-8", errors="replace").splitlines(keepends=True):
         try:

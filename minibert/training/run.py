@@ -1,4 +1,4 @@
-"""A run from its settings to its result: read the data, load the model, claim the folder, train.
+"""A run from its settings to its result: claim the folder, read the data, load the model, train.
 
 In: `Settings`. Out: a `Run`. This is `minibert.train`, and what the command `train` calls.
 """
@@ -25,10 +25,9 @@ from minibert.model.prepare import set_dropout
 from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.hashes import fingerprint, model_fault
-from minibert.support.hub import find_folder
+from minibert.support.hashes import fingerprint
+from minibert.support.hub import find_folder, folder_of
 from minibert.support.machine import Machine, choose_machine, keep_memory, try_compiler
-from minibert.support.run_files import read_pointer
 from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
@@ -39,10 +38,10 @@ from minibert.training.loop import Training
 from minibert.training.progress import board_writer, say
 from minibert.training.run_folder import (
     check_fresh,
+    check_way,
     claimed,
     clear,
     find_checkpoint,
-    newer_checkpoints,
     read_state,
     remove_after,
 )
@@ -55,7 +54,7 @@ P = ParamSpec("P")
 class Run:
     """A finished run: its folder, its settings, and its figures and last scores.
 
-    The settings have every default resolved. `dropout` is None where the model's own rates hold.
+    The settings have every default resolved, but for a `dropout` of None: the model's own rates.
     """
 
     folder: Path
@@ -95,7 +94,7 @@ def train(**given: Any) -> Run:
     if settings.resume and not source.is_dir():
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
     if settings.resume and (source / "trainer_state.json").is_file():
-        find_checkpoint(source)  # before a folder around it is taken for a run
+        source = find_checkpoint(source.resolve())  # before a folder around it is taken for a run
     with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
         check_ranks(settings)
         checkpoint = find_checkpoint(source) if settings.resume else None
@@ -105,10 +104,10 @@ def train(**given: Any) -> Run:
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not checkpoint or not goes_on_here:
-            check_fresh(run, settings.overwrite, [*settings.inputs, str(settings.model)])
-        elif (best := read_pointer(run / "best")) in newer_checkpoints(checkpoint) and not model_fault(run / best):
-            what = f"going back to {checkpoint.name} would remove {best}, the best; name another --output_dir"
-            raise BadInput(source, "", what)
+            model = folder_of(str(settings.model)) if settings.overwrite else None
+            check_fresh(run, settings.overwrite, [*settings.inputs, str(model or settings.model)])
+        else:
+            check_way(checkpoint)
         if settings.tensorboard:
             board_writer()  # before anything is removed
         training = make_training(settings, checkpoint)

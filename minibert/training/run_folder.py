@@ -18,21 +18,15 @@ from typing import Any
 
 from minibert.support.errors import BadInput
 from minibert.support.files import read_json
-from minibert.support.hashes import MANIFEST, fault, manifest_files
+from minibert.support.hashes import MANIFEST, fault, manifest_files, model_fault
 from minibert.support.layouts import is_model
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
 from minibert.support.streams import tell
 from minibert.support.writing import check_utf8, write_atomically
 
-LEFT_HALF_WRITTEN = (  # by a run that was killed
-    ".tmp-checkpoint-*",
-    ".tmp-old-checkpoint-*",
-    ".tmp-best-*",
-    ".tmp-latest-*",
-    ".tmp-metrics.jsonl-*",
-    ".tmp-README.md-*",
-    "checkpoint-*/.tmp-eval_results.json-*",
-)
+# What a killed run left half-written. The names are exact: other commands may write their files in the same folder.
+HALF_WRITTEN = re.compile(r"\.tmp-((old-)?checkpoint-\d+|(best|latest|metrics\.jsonl|README\.md)-[0-9a-f]{8})")
+IN_THE_WAY = "is not of a run, and is in its way; move it, or name another --output_dir"
 NEEDED = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"}
 
 
@@ -45,7 +39,7 @@ def claimed(run: Path) -> Iterator[None]:
     is_new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with run_lock(run):
-        remove(run, *LEFT_HALF_WRITTEN)
+        remove(run, *filter(HALF_WRITTEN.fullmatch, os.listdir(run)), "checkpoint-*/.tmp-eval_results.json-*")
         try:
             yield
         finally:
@@ -69,7 +63,7 @@ def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
         raise BadInput(run, "", what)
     for path in ours:
         if not is_own(path):
-            raise BadInput(path, "", "is not of a run, and is in its way; move it, or name another --output_dir")
+            raise BadInput(path, "", IN_THE_WAY)
         for source in map(Path.resolve, map(Path, inputs)):
             if source.is_relative_to(path.resolve()) or path.resolve().is_relative_to(source):
                 raise BadInput(source, "", "is an input, and --overwrite would remove it; name another --output_dir")
@@ -132,7 +126,7 @@ def prune(run: Path, keep_last: int) -> None:
     # After a resume from an older checkpoint, the latest one written is not the one with the highest number.
     named = read_pointer(run / "best"), read_pointer(run / "latest")
     old = [checkpoint.name for checkpoint in own_checkpoints(run)[:-keep_last] if checkpoint.name not in named]
-    remove(run, ".tmp-old-checkpoint-*", *old)
+    remove(run, *old)
 
 
 def own_checkpoints(run: Path) -> list[Path]:
@@ -148,10 +142,28 @@ def remove_after(checkpoint: Path, keep_last: int) -> None:
     prune(checkpoint.parent, keep_last)
 
 
+def check_way(checkpoint: Path) -> None:
+    """BadInput if a run that goes on from a checkpoint would lose the best one, or could not save one of its own under
+    the name of a newer folder that is not of a run."""
+    run = checkpoint.parent
+    for path in after(checkpoint, checkpoints(run)):
+        if not is_own(path):
+            raise BadInput(path, "", IN_THE_WAY)
+    best = read_pointer(run / "best")
+    if best in newer_checkpoints(checkpoint) and not model_fault(run / best):
+        what = f"going back to {checkpoint.name} would remove {best}, the best; name another --output_dir"
+        raise BadInput(checkpoint, "", what)
+
+
 def newer_checkpoints(checkpoint: Path) -> list[str]:
     """The names of its run's checkpoints that are newer."""
-    names = [path.name for path in own_checkpoints(checkpoint.parent)]
-    return names[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else []
+    return [path.name for path in after(checkpoint, own_checkpoints(checkpoint.parent))]
+
+
+def after(checkpoint: Path, ordered: list[Path]) -> list[Path]:
+    """Those that come after a checkpoint among the checkpoints of its folder, oldest first."""
+    names = [path.name for path in ordered]
+    return ordered[names.index(checkpoint.name) + 1 :] if checkpoint.name in names else []
 
 
 def find_checkpoint(resume: Path) -> Path:

@@ -132,7 +132,9 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     data: str | Path | Sequence[str | Path] = option(
         (), "SQuAD JSON to train on, v1.1 or v2.0", metavar="FILE", may_change=True
     )
-    eval_data: str | Path | None = option(None, "SQuAD JSON to score after each epoch", metavar="FILE", may_change=True)
+    eval_data: str | Path | None = option(
+        None, "SQuAD JSON to score before training and after each epoch", metavar="FILE", may_change=True
+    )
     model: str | Path = option(DEFAULT_MODEL, NAME_OR_DIR, metavar="NAME_OR_DIR")
     revision: str | None = option(None, REVISION, metavar="REV")
     output_dir: str | Path | None = option(

@@ -1,14 +1,14 @@
 """One update of the weights: the whole of training, with everything around it left out.
 
-The loss of one step is the mean over all N windows that take part in it. They may come in several micro-batches m
-(when N windows do not fit in memory at once) on several ranks r (processes, each with a copy of the model):
+The loss of a step is the mean over its N windows. They may come in several micro-batches, when N windows do not fit in
+memory at once, and on several ranks (processes, each with a copy of the model). `span_loss` is the mean over the n
+windows of one micro-batch, so that one weighs n / N:
 
-    loss = sum over r, m, i of window_loss(r, m, i) / N = sum over r, m of n(r, m) / N * span_loss(r, m)
+    loss = sum over all micro-batches of n / N * span_loss
 
-where i counts the n(r, m) windows of a micro-batch and `span_loss` is the mean of their losses. Every backward pass
-adds to the gradients, which gives the sum over m. DistributedDataParallel then averages the gradients over the ranks,
-which divides by their number R, so the weight of a micro-batch is n(r, m) * R / N. A short last batch counts by its
-windows, not as a whole batch.
+The sum over the micro-batches of a rank comes by itself: every backward pass adds to the gradients. Then
+DistributedDataParallel takes the mean of the gradients over the R ranks, which divides by R, so the weight of a
+micro-batch is n * R / N. A short last batch counts by its windows, not as a whole batch.
 
 For example, two ranks with batches of 3 and 5 windows: N = 8 and R = 2, so the weights are 0.75 and 1.25, and the
 average of the two weighted gradients is (3 * g1 + 5 * g2) / 8, the mean over the eight windows.
@@ -83,7 +83,7 @@ def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: flo
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return peak * step / warmup
-    return peak * max(0, total_steps - step) / max(1, total_steps - warmup)
+    return peak * (total_steps - step) / (total_steps - warmup)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

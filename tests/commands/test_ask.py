@@ -195,6 +195,15 @@ def test_a_calibrated_model_gives_confidences_and_its_threshold(command, tiny_fo
     assert "(confidence 0.60, score " in command(*words).out
     assert command(*words, "--json").result["confidence"] == pytest.approx(0.5987, abs=1e-4)
     assert command(*words, "--min_confidence", "0.7").out.startswith("no answer in this text")
+    # Shorter answers are surer: the first that is sure enough may stand below the best.
+    answering["confidence"] = {"bias": 5.0, "log_score": 0.0, "score": 0.0, "log_length": -2.0}
+    (folder / "answering.json").write_text(json.dumps(answering))
+    listed = command(*words, "--json", "--top_k", "20").records
+    sure = max(row["confidence"] for row in listed)
+    assert listed[0]["confidence"] < sure
+    assert command(*words, "--json", "--min_confidence", sure).result == next(
+        r for r in listed if r["confidence"] == sure
+    )
     (folder / "answering.json").write_text(json.dumps(answering | {"null_score_diff_threshold": -1000.0}))
     assert command(*words).out.startswith("no answer in this text")
     assert not command(*words, "--null_score_diff_threshold", "1000").out.startswith("no answer")

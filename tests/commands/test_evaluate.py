@@ -1,6 +1,7 @@
 """`evaluate`: scores of a file of predictions, and scores of a model with the files that it writes."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -227,6 +228,13 @@ def test_a_run_is_asked_as_it_was_trained_unless_flags_say_otherwise(command, ru
 def test_a_damaged_note_of_the_run_is_refused_and_another_programs_left_alone(evaluate, run_folder, path, value, says):
     damage(run_folder / "checkpoint-7/trainer_state.json", path, value)
     evaluate("--ckpt", run_folder).assert_refused(says)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
+def test_a_checkpoint_cannot_name_a_pipe_to_be_read_for_ever(evaluate, run_folder, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    damage(run_folder / "checkpoint-7/trainer_state.json", "settings/eval_data", str(tmp_path / "pipe"))
+    evaluate("--ckpt", run_folder).assert_refused("--data: name the SQuAD file to score on")
 
 
 @pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])

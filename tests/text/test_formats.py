@@ -119,6 +119,11 @@ SHEET = [dict(zip(SHEET_COLUMNS, (r["id"], r["question"], r["context"], r["text"
 LISTS = [hf(r) | {"answers": r["text"], "Answer start": r["starts"]} for r in ROWS]
 ANSWER_LISTS = [{("answer" if key == "answers" else key): value for key, value in row.items()} for row in LISTS]
 OBJECTS = [hf(r) | {"answers": [dict(text=t, answer_start=s) for t, s in zip(r["text"], r["starts"])]} for r in ROWS]
+HALF_EMPTY = [
+    dict(zip(("id", "question", "context", "answer"), (r["id"], r["question"], r["context"], r["text"][0])))
+    for r in ROWS[:3]
+]
+EMPTY_LISTS = [row | {"answers": empty} for row, empty in zip(HALF_EMPTY, ([], None, {"text": [], "answer_start": []}))]
 OTHER_COLUMNS = table(FIRST[:3], columns=("qid", "query", "Passage", "Answer text"))
 PANDAS = {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()}
 UNANSWERED = [row | {"text": [], "starts": []} for row in ROWS]
@@ -132,7 +137,19 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "rows of a spreadsheet's columns": (SHEET, "flat rows", FLAT),
     "rows with two lists": (LISTS, "flat rows", TITLED),
     "rows with two lists, in the singular": (ANSWER_LISTS, "flat rows", TITLED),
+    "rows of an answer and an empty list": (EMPTY_LISTS, "flat rows", FLAT),
+    "rows of answers and an empty answer": ([row | {"answer": None} for row in LISTS], "flat rows", TITLED),
     "rows with a list of objects": (OBJECTS, "flat rows", TITLED),
+    "rows whose columns are called query and document": (
+        [{"id": r["id"], "query": r["question"], "document": r["context"], "answer": r["text"][0]} for r in ROWS[:3]],
+        "flat rows",
+        FLAT,
+    ),
+    "rows with a file's name as document": (
+        [row | {"query": "", "document": "a.pdf", "text": "", "labels": []} for row in HF],
+        "flat rows",
+        TITLED,
+    ),
     "a test set, whose empty lists say nothing": TEST_SET,
     "columns": (columns(HF), "columns", TITLED),
     "columns of pandas": (PANDAS, "columns", TITLED),

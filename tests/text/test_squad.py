@@ -13,7 +13,7 @@ import pytest
 
 from minibert.support.errors import BadInput
 from minibert.text.records import MOST_CHARACTERS, Example, Gold
-from minibert.text.squad import is_version_2, read_squad
+from minibert.text.squad import has_impossible, read_squad
 from tests.builders import ROOT
 
 CONTEXT = "The clock of Basel was made of iron in 1871."
@@ -84,7 +84,7 @@ def test_a_file_is_v2_if_a_question_is_marked_as_impossible(write, marks, is_v2)
     records = [question(id=str(i), is_impossible=m, answers=[] if m is True else [ANSWER]) for i, m in enumerate(marks)]
     examples = read_squad(write(squad(*records)))
     assert [e.is_impossible for e in examples] == [None if mark is ... else mark for mark in marks]
-    assert is_version_2(examples) is is_v2
+    assert has_impossible(examples) is is_v2
 
 
 def test_several_files_are_read_in_order(write):
@@ -362,7 +362,7 @@ def test_a_real_file_is_read_whole(squad_dir, name, questions, answered, answers
     examples = read_squad(squad_dir / name, training=True)
     assert (len(examples), sum(bool(e.answers) for e in examples)) == (questions, answered)
     assert (sum(len(e.answers) for e in examples), len({e.context for e in examples})) == (answers, contexts)
-    assert is_version_2(examples) is is_v2 and all(bool(e.is_impossible) is (not e.answers) for e in examples)
+    assert has_impossible(examples) is is_v2 and all(bool(e.is_impossible) is (not e.answers) for e in examples)
 
 
 def test_the_example_files_are_clean_large_enough_and_share_no_context():

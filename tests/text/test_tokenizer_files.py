@@ -4,6 +4,7 @@ The faults of any JSON file are in tests/support/test_files.py, random damage in
 """
 
 import json
+import os
 from itertools import product
 from pathlib import Path
 
@@ -294,6 +295,24 @@ def test_the_files_of_a_folder_are_saved_byte_for_byte(tmp_path, name):
     target = write_folder(tmp_path / "target", {})
     load_tokenizer(source).save(target)
     assert {file.name: file.read_bytes() for file in target.iterdir()} == SAVED[name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_link_to_another_file_is_refused_because_its_content_would_be_saved(tmp_path):
+    """A stranger's model folder could so bring a private file into a checkpoint, and from there to the hub."""
+    private, hashed = tmp_path / "secret", tmp_path / ("0a" * 20)
+    other = written(tmp_path / "other", uncased())
+    folder = written(tmp_path / "model", {"tokenizer.json": json_tokenizer()})
+    for target in (private, hashed):
+        target.write_bytes(lines(VOCABULARY))
+    for target, is_taken in ((private, False), (hashed, True), (other / "vocab.txt", True)):
+        (folder / "vocab.txt").symlink_to(target)
+        if is_taken:
+            assert load_tokenizer(folder).files["vocab.txt"] == target.read_bytes()
+        else:
+            with pytest.raises(BadInput, match=r"vocab\.txt: is a link to secret, which would be saved with the model"):
+                load_tokenizer(folder)
+        (folder / "vocab.txt").unlink()
 
 
 def test_the_class_of_config_json_is_saved_with_the_tokenizer(tmp_path):

@@ -86,9 +86,20 @@ def test_a_half_written_folder_is_not_a_checkpoint(tmp_path, parts):
     save(tmp_path, 1, parts)
     (tmp_path / ".tmp-checkpoint-2").mkdir()
     (tmp_path / "checkpoint-3").mkdir()
+    ours, theirs = ".tmp-latest-0a1b2c3d", (".tmp-checkpoint-2.jsonl-0a1b2c3d", ".tmp-latest-0a1b2c3d.txt")
+    for name in (ours, *theirs):
+        (tmp_path / name).touch()
     assert find_checkpoint(tmp_path).name == "checkpoint-1"
     with claimed(tmp_path):
-        assert not (tmp_path / ".tmp-checkpoint-2").exists()  # swept
+        swept = (tmp_path / ".tmp-checkpoint-2", tmp_path / ours)
+        assert not any(path.exists() for path in swept) and all((tmp_path / name).exists() for name in theirs)
+
+
+def test_a_save_replaces_no_folder_that_is_not_of_a_run(tmp_path, parts):
+    (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(OSError, match="is there and is not of a run; move it"):
+        save(tmp_path, 3, parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
 
 
 def test_a_claimed_folder_that_stays_empty_is_removed_again(tmp_path):

@@ -358,13 +358,14 @@ def test_overwrite_refuses_what_is_not_of_a_run(tmp_path, name):
 
 
 def test_a_resumed_run_never_removes_a_foreign_checkpoint(train, stopped):
+    """It says so before it trains: else it would fail to save at that step, and again each time."""
     run = stopped(2)
-    (run / "checkpoint-500").mkdir()
-    (run / "checkpoint-500" / "pytorch_model.bin").write_text("mine", "utf-8")
     (run / "checkpoint-12").mkdir()
+    (run / "checkpoint-12" / "pytorch_model.bin").write_text("mine", "utf-8")
+    before = snapshot(run)
     ended = train("--resume", run)
-    assert ended.code == 1 and "checkpoint-12" in ended.err.splitlines()[-1]  # in the way of the last save
-    assert (run / "checkpoint-500" / "pytorch_model.bin").is_file() and find_checkpoint(run).name == "checkpoint-11"
+    assert ended.code == 2 and "checkpoint-12: is not of a run, and is in its way; move it" in ended.err
+    assert snapshot(run) == before
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import shutil
 import sys
@@ -15,6 +16,7 @@ import minibert
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.config import load_config
 from minibert.model.weights import save_model
+from minibert.support import hub
 from minibert.support.errors import BadInput
 from minibert.support.run_files import read_pointer
 from minibert.training.card import write_card
@@ -199,6 +201,32 @@ def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finis
     said = "removing checkpoint-7, checkpoint-10, checkpoint-14: the run goes back to checkpoint-5"
     assert capfd.readouterr().err.startswith(said)
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-5"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_resumed_run_does_not_replace_a_link(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "best").write_text("checkpoint-5\n", "utf-8")
+    (folder / "metrics.jsonl").rename(tmp_path / "mine.jsonl")
+    (folder / "metrics.jsonl").symlink_to(tmp_path / "mine.jsonl")
+    with pytest.raises(BadInput, match="found a symbolic link; remove it"):
+        minibert.train(resume=folder)
+    assert (folder / "metrics.jsonl").is_symlink()
+
+
+def test_a_run_is_resumed_from_inside_its_checkpoint(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint-14")
+    (folder / "best").write_text("checkpoint-5\n", "utf-8")
+    monkeypatch.chdir(folder / "checkpoint-10")
+    assert minibert.train(resume=".").folder == folder and (folder / "checkpoint-14").is_dir()
+
+
+def test_overwrite_spares_a_model_that_is_found_by_its_name(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished.folder, tmp_path / "weights/mine")
+    monkeypatch.setattr(hub, "model_homes", lambda: [tmp_path / "weights"])
+    with pytest.raises(BadInput, match="is an input, and --overwrite would remove it"):
+        minibert.train(data=finished.settings.data, model="mine", output_dir=folder, overwrite=True)
 
 
 def test_a_card_that_cannot_be_written_does_not_end_a_run(finished, tmp_path, capfd):

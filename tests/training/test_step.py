@@ -110,7 +110,6 @@ def test_a_compiled_model_trains_as_the_plain_one(windows):
         (5, 20, 0.25, 1.0),  # the end of the warm-up
         (19, 20, 0.25, 1 / 15),  # the last update still moves the weights
         (20, 20, 0.25, 0.0),
-        (33, 20, 0.25, 0.0),  # never negative
         (0, 7, 0.0, 1.0),
         (0, 7, 1.0, 0.0),
         (6, 7, 1.0, 6 / 7),
