@@ -125,12 +125,12 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
 
     tokenizer = load_tokenizer(str(options.model), options.revision)
     windows = make_windows(examples, tokenizer, *options.sizes)
-    counts = windows.counts | count_windows(examples, windows, tokenizer)
+    counts = count_windows(examples, windows, tokenizer, options.max_answer_length)
     if warning := unknown_warning(counts, windows):
         tell(warning)
     return {
         "windows": counts,
-        "tokens": count_tokens(windows, options.max_answer_length),
+        "tokens": count_tokens(windows),
         "oracle": oracle(examples, tokenizer, options.sizes, options.max_answer_length),
     }
 
@@ -167,7 +167,7 @@ def print_windows(report: dict[str, Any]) -> None:
     print(f"windows: {json.dumps(report['windows'])}")
     print(
         f"tokens of each question's context: median {tokens['median']}, 95 % up to {tokens['percentile_95']}, "
-        f"longest {tokens['longest']}; answers longer than max_answer_length: {tokens['too_long']}"
+        f"longest {tokens['longest']}"
     )
     most = max(count for _, _, count in tokens["histogram"])
     for low, high, count in tokens["histogram"]:

@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for number, w in enumerate(own):
             lines = f"window {number + 1} of {len(own)}: {picture(example, windows[int(w)], tokenizer)}"
             print(printable(lines), end="\n\n")
-    print(json.dumps(windows.counts | count_windows(examples, windows, tokenizer)))
+    print(json.dumps(count_windows(examples, windows, tokenizer)))
 
 
 def picture(example: Example, window: Window, tokenizer: Tokenizer) -> str:

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from minibert.answers.spans import after_marks
+from minibert.answers.spans import MAX_ANSWER_LENGTH, after_marks
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
 from minibert.text.records import Example
 from minibert.text.squad import has_impossible
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import Windows, make_windows
+from minibert.text.windows import Windows, answer_characters, answer_span, make_windows
 
 MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
 SHOWN = 20  # ids listed of each kind
+LABELLED = ("exact", "widened", "narrowed")  # outcomes of answers that tokens cover
 
 Key = tuple[str, str]  # a question and its context
 
@@ -84,12 +85,54 @@ def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> di
     }
 
 
-def count_windows(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> dict[str, int]:
-    """Duplicate questions and unknown tokens, which are printed with `windows.counts` before training."""
+def count_windows(
+    examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer, max_answer_length: int = MAX_ANSWER_LENGTH
+) -> dict[str, int]:
+    """What became of the questions in their windows, as it is printed before training: the outcome of each question's
+    first answer (see `outcome`), and what may surprise.
+
+    lost: answers that no window holds whole. cut_questions: truncated. too_long: first labels of more than
+    `max_answer_length` tokens in a window, which no prediction can match.
+    """
+    bounds = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # the first window of each question
+    outcomes = [outcome(example, context_offsets(windows, *bounds[i : i + 2])) for i, example in enumerate(examples)]
+    starts, ends = windows.start_positions[:, 0], windows.end_positions[:, 0]
+    held = len(np.unique(windows.example[ends > 0]))
+    question_tokens = [len(ids) for ids, _ in tokenizer.encode([example.question.strip() for example in examples])]
     return {
+        "questions": len(examples),
+        "windows": len(windows),
+        **{name: outcomes.count(name) for name in (*LABELLED, "unanswered", "untokenized")},
+        "lost": sum(name in LABELLED for name in outcomes) - held,
+        "cut_questions": int((windows.context_start[bounds[:-1]] - 2 < question_tokens).sum()),
+        "too_long": int((ends - starts >= max_answer_length).sum()),
         "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
         "unknown_tokens": int((windows.ids == tokenizer.backend.token_to_id("[UNK]")).sum()),
     }
+
+
+def outcome(example: Example, offsets: np.ndarray) -> str:
+    """How a question's first answer became a label. offsets: (tokens, 2) of the whole context."""
+    if not example.answers:
+        return "unanswered"
+    answer = answer_characters(example.answers[0])
+    span = answer_span(offsets, *answer)
+    if span is None:
+        return "untokenized"  # the tokenizer dropped all of the answer's characters
+    start, end = offsets[span[0], 0], offsets[span[1], 1]
+    if start < answer[0] or end > answer[1]:
+        return "widened"  # the answer begins or ends inside a token
+    return "exact" if (start, end) == answer else "narrowed"  # its first or last character is in no token
+
+
+def context_offsets(windows: Windows, first: int, stop: int) -> np.ndarray:
+    """(tokens, 2) the characters of a context's tokens, put together from its windows first .. stop - 1."""
+    parts, known = [], 0
+    for i in range(first, stop):
+        repeated = known - windows.first_token[i]  # tokens that the window before has too
+        parts.append(windows[i].offsets[windows.context_start[i] + repeated : -1])
+        known += len(parts[-1])
+    return np.concatenate(parts)
 
 
 def unknown_warning(counts: dict[str, int], windows: Windows) -> str:
@@ -100,21 +143,19 @@ def unknown_warning(counts: dict[str, int], windows: Windows) -> str:
     return f"warning: {share:.1%} of the tokens are [UNK]: the model's vocabulary lacks this language or its characters"
 
 
-def count_tokens(windows: Windows, max_answer_length: int) -> dict[str, Any]:
-    """Lengths in tokens: a context's median, 95th percentile and maximum, its histogram, and labels that are too long.
+def count_tokens(windows: Windows) -> dict[str, Any]:
+    """Lengths of the contexts in tokens: median, 95th percentile, maximum, and a histogram.
 
-    Of the labels, those of the first answers count. The last window of a question ends where its context ends.
+    The last window of a question ends where its context ends.
     """
     last = np.flatnonzero(np.diff(windows.example, append=-1))
     lengths = (windows.first_token + windows.lengths - windows.context_start - 1)[last]
     counts, edges = np.histogram(lengths, bins=8)
-    labels = (windows.end_positions - windows.start_positions)[:, 0] + 1
     return {
         "median": int(np.median(lengths)),
         "percentile_95": int(np.percentile(lengths, 95)),
         "longest": int(lengths.max()),
         "histogram": [[int(edges[i]), int(edges[i + 1]), int(count)] for i, count in enumerate(counts)],
-        "too_long": int((labels > max_answer_length).sum()),
     }
 
 

@@ -56,6 +56,13 @@ def window_bounds(context_length: int, room: int, overlap: int) -> Iterator[tupl
     yield first, context_length
 
 
+def answer_characters(gold: Gold) -> tuple[int, int]:
+    """First character of an answer in the context and the one after its last, outer whitespace left out."""
+    text, start = gold
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())
+
+
 def answer_span(offsets: np.ndarray, start: int, end: int) -> Span | None:
     """The smallest span of tokens that covers the characters start .. end - 1; None if no token has one of them.
 
@@ -116,7 +123,6 @@ class Windows:
     start_positions: np.ndarray  # (N, A) labels
     end_positions: np.ndarray  # (N, A)
     pad_id: int
-    counts: dict[str, int]  # questions, windows, and how the first answers became labels: see `outcome`
 
     def __len__(self) -> int:
         return len(self.example)
@@ -127,7 +133,7 @@ class Windows:
         return Window(int(self.example[i]), self.ids[rows], self.offsets[rows], int(self.context_start[i]), *label)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} windows of {self.counts['questions']} questions, {len(self.ids)} tokens>"
+        return f"<{len(self)} windows of {len(np.unique(self.example))} questions, {len(self.ids)} tokens>"
 
     @property
     def lengths(self) -> np.ndarray:
@@ -152,16 +158,13 @@ def make_windows(
     encoded_questions = tokenizer.encode([example.question.strip() for example in examples])
     cls, sep = np.array([[tokenizer.cls_id], [tokenizer.sep_id]], np.int32)
     nowhere = np.zeros((max_seq_length, 2), np.int32)  # offsets of tokens outside the context
-    counts = dict.fromkeys(
-        "questions windows exact widened narrowed unanswered untokenized lost cut_questions".split(), 0
-    )
-    ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []
+    ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
     most = max((len(example.answers) for example in examples), default=0)
     annotators = min(MOST_ANSWERS, max(1, most))
 
-    for number, (example, (all_question_ids, _)) in enumerate(zip(examples, encoded_questions)):
+    for number, (example, (question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]
-        question_ids = all_question_ids[: min(max_query_length, max_seq_length - 4)]
+        question_ids = question_ids[: min(max_query_length, max_seq_length - 4)]
         context_start = 1 + len(question_ids) + 1  # after [CLS] question [SEP]
         room = max_seq_length - context_start - 1  # a [SEP] follows
         overlap = doc_stride if doc_stride < room else room // 2
@@ -175,13 +178,8 @@ def make_windows(
             own = [window_label(span, first, stop, context_start) for span in spans]
             labels.append(list(islice(cycle(own), annotators)))
 
-        counts[outcome(answers[0] if answers else None, spans[0], context_offsets)] += 1
-        counts["cut_questions"] += len(question_ids) < len(all_question_ids)
-
     example_index, first_token, context_starts, lengths = np.array(rows, np.int64).reshape(-1, 4).T
     starts, ends = np.moveaxis(np.array(labels, np.int64).reshape(-1, annotators, 2), 2, 0)
-    held = len(np.unique(example_index[ends[:, 0] > 0]))  # questions whose first answer a window holds whole
-    counts["lost"] = counts["exact"] + counts["widened"] + counts["narrowed"] - held
     return Windows(
         ids=np.concatenate(ids),
         offsets=np.concatenate(offsets),
@@ -192,27 +190,7 @@ def make_windows(
         start_positions=starts,
         end_positions=ends,
         pad_id=tokenizer.pad_id,
-        counts=counts | {"questions": len(examples), "windows": len(rows)},
     )
-
-
-def answer_characters(gold: Gold) -> tuple[int, int]:
-    """First character of an answer in the context and the one after its last, outer whitespace left out."""
-    text, start = gold
-    start += len(text) - len(text.lstrip())
-    return start, start + len(text.strip())
-
-
-def outcome(answer: tuple[int, int] | None, span: Span | None, offsets: np.ndarray) -> str:
-    """The count that a question belongs to, by its first answer. `lost` counts spans that no window holds whole."""
-    if answer is None:
-        return "unanswered"
-    if span is None:
-        return "untokenized"  # the tokenizer dropped all of the answer's characters
-    start, end = offsets[span[0], 0], offsets[span[1], 1]
-    if start < answer[0] or end > answer[1]:
-        return "widened"  # the answer begins or ends inside a token
-    return "exact" if (start, end) == answer else "narrowed"  # its first or last character is in no token
 
 
 def flat_rows(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -222,9 +222,6 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
         settings = choose_dropout(settings, model)
 
     windows = make_windows(examples, tokenizer, *settings.sizes)
-    spans = (windows.end_positions - windows.start_positions)[:, 0] + 1  # of the first answers
-    windows.counts["too_long"] = int((spans > settings.max_answer_length).sum())  # no prediction could match them
-    windows.counts.update(count_windows(examples, windows, tokenizer))
     eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *settings.sizes)) if eval_examples else None
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if not training.plan.steps_per_epoch:
@@ -281,11 +278,13 @@ def say_what_is_trained(training: Training, report: LoadReport) -> None:
     if position.step == total:
         folder = shlex.quote(str(training.run))
         say(f"this run is finished; to train on: python train.py --model {folder} --data FILE --output_dir OTHER")
-    counts = training.plan.windows.counts
     say(f"{settings.model}: {report}")
-    say(f"data: {json.dumps(counts)}")
-    if ranks.is_main() and (warning := unknown_warning(counts, training.plan.windows)):
-        tell(warning)
+    if ranks.is_main():
+        windows = training.plan.windows
+        counts = count_windows(training.examples, windows, training.tokenizer, settings.max_answer_length)
+        say(f"data: {json.dumps(counts)}")
+        if warning := unknown_warning(counts, windows):
+            tell(warning)
     say(
         f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "
         f"{settings.learning_rate:g}, on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"

@@ -2,6 +2,7 @@
 
 import json
 
+from minibert.evaluation.check import count_windows
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
@@ -15,10 +16,12 @@ def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts
     data.write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}), "utf-8")
     words = ["--data", data, "--model", vocab_folder, "--max-seq-length", 16, "--doc_stride=4"]
     done = command("windows", *words, "--show", 1)
-    counts = make_windows(read_squad(data), load_tokenizer(vocab_folder), 16, 4).counts
-    counts |= {"duplicate_questions": 1, "unknown_tokens": 0}
+    examples, tokenizer = read_squad(data), load_tokenizer(vocab_folder)
+    counts = count_windows(examples, make_windows(examples, tokenizer, 16, 4), tokenizer)
     assert (done.code, done.err, done.result) == (0, "", counts)
-    assert (counts["questions"], counts["exact"]) == (2, 2) and counts["windows"] % 2 == 0
+    assert (counts["questions"], counts["exact"], counts["duplicate_questions"]) == (2, 2, 1) and counts[
+        "windows"
+    ] % 2 == 0
     lines = done.out.splitlines()
     assert sum(line.startswith("question q") for line in lines) == 1
     assert sum(line.startswith("window ") for line in lines) == counts["windows"] // 2 > 1
