@@ -102,9 +102,11 @@ def main(words: Sequence[str] | None = None) -> None:
     else:
         folder = find_folder(str(options.ckpt), options.revision)
         settings = read_settings(folder)
-        # A stranger's checkpoint may name a pipe or a device, which would be read for ever.
-        data = {"data": settings.eval_data} if settings and os.path.isfile(str(settings.eval_data)) else {}
+        data = {"data": settings.eval_data} if settings else {}
         options = flags.make(EvaluateOptions, data | settings_of_run(folder, given))
+        # A stranger's checkpoint may name a pipe or a device, which would be read for ever.
+        if "data" not in given and os.path.exists(str(options.data)) and not os.path.isfile(str(options.data)):
+            raise BadInput(str(options.data), "", "is not a regular file; name the data with --data")
         check_outputs(options)
         score_model(folder, options, command)
 

@@ -88,11 +88,10 @@ def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> di
 def count_windows(
     examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer, max_answer_length: int = MAX_ANSWER_LENGTH
 ) -> dict[str, int]:
-    """What became of the questions in their windows, as it is printed before training: the outcome of each question's
-    first answer (see `outcome`), and what may surprise.
+    """The counts that are printed before training: the outcomes of the questions' first answers, and odd questions.
 
-    lost: answers that no window holds whole. cut_questions: truncated. too_long: first labels of more than
-    `max_answer_length` tokens in a window, which no prediction can match.
+    For the outcomes see `outcome`. lost: answers that no window holds whole. cut_questions: truncated. too_long: first
+    labels of more than `max_answer_length` tokens in a window, which no prediction can match.
     """
     bounds = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # the first window of each question
     outcomes = [outcome(example, context_offsets(windows, *bounds[i : i + 2])) for i, example in enumerate(examples)]

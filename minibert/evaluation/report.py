@@ -6,7 +6,7 @@ To keep it small, texts are stored once, answers as offsets into them, and only 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,9 @@ def make_report(
     examples: Sequence[Example], rows: Sequence[Row], source: Source, other: tuple[str, Sequence[Row]] | None = None
 ) -> str:
     """The page. other: a second system's name and rows, on the same questions."""
+    # Calibrated on v1.1 data, a model has no confidence for "no answer", and a score cannot stand in for one.
+    if any(row.score is not None and row.confidence is None for row in rows):
+        rows = [replace(row, confidence=None) for row in rows]
     size, published = PUBLISHED.get(examples[0].id, (0, []))
     parts = {name: part for name, part in slices(rows).items() if part}
     data = {

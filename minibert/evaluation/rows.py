@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,6 @@ def make_rows(
                 **properties(example),
             )
         )
-    # Calibrated on v1.1 data, a model is not sure of "no answer": its other confidences stand beside no comparable one.
-    if any(row.score is not None and row.confidence is None for row in rows):
-        rows = [replace(row, confidence=None) for row in rows]
     return rows
 
 

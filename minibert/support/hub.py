@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from minibert.support.errors import BadInput
-from minibert.support.hashes import MINILM_FILES, fault, model_fault
+from minibert.support.hashes import MANIFEST, MINILM_FILES, fault, model_fault
 from minibert.support.layouts import is_model, transformer_module
 from minibert.support.run_files import checkpoints, read_pointer
 from minibert.support.streams import first_line, tell
@@ -123,8 +123,9 @@ def intact(folder: Path) -> Path:
         if not found:
             return candidate
         if len(candidates) == 1:
-            what = f"{found}; use another copy (or remove manifest.json, if you changed the file yourself)"
-            raise BadInput(candidate, "", what)
+            is_ours = MANIFEST in found  # a remedy for who changed a file, where no hub has its hash
+            remedy = f" (or remove {MANIFEST}, if you changed the file yourself)" if is_ours else ""
+            raise BadInput(candidate, "", f"{found}; use another copy{remedy}")
         tell(f"warning: {candidate}: {found}; trying another checkpoint")
     raise BadInput(folder, "", "holds no intact checkpoint")
 

@@ -105,7 +105,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and value.startswith(("{", "[")):
             row[name] = literal(value)  # a list that a CSV file holds as text
     if "answers" in row and "answer" in row:  # one of them may be empty
-        row.pop("answers" if is_empty(row["answers"]) and not is_empty(row["answer"]) else "answer")
+        row.pop("answer" if has_text(row["answers"]) or row["answer"] in (None, "", []) else "answers")
     if isinstance(row.get("answer"), list):
         row["answers"] = row.pop("answer")
     answers = row.get("answers")
@@ -121,9 +121,10 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"answers": answers}
 
 
-def is_empty(answers: Any) -> bool:
-    """Whether a value names no answer: null, "", a list without elements, or columns without a text."""
-    return not (answers.get("text") if isinstance(answers, dict) else answers)
+def has_text(answers: Any) -> bool:
+    """Whether a list of answers, or of the texts in two columns, has one that is not empty."""
+    texts = answers.get("text") if isinstance(answers, dict) else answers
+    return isinstance(texts, list) and any(texts)
 
 
 def literal(text: str) -> Any:

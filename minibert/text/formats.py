@@ -28,7 +28,6 @@ LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "
 # What tables call a column -> its name here.
 OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
 OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
-HAYSTACK_ONLY = {"is_correct_answer", "is_correct_document", "no_answer"}
 MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
 
 
@@ -70,13 +69,12 @@ def row_format(row: dict[str, Any]) -> str:
     """What a list of such rows is."""
     if "paragraphs" in row or "qas" in row:
         return ""
-    if "document" in row and "query" in row:  # two usual columns, if nothing else is as haystack writes it
-        is_nested = isinstance(row["document"], dict) or isinstance(row.get("answer"), dict)
-        if is_nested or HAYSTACK_ONLY & row.keys():
-            return HAYSTACK
+    is_flat = isinstance(row.get("answer"), str) or "answers" in row
+    if "document" in row and "query" in row and not is_flat:
+        return HAYSTACK
     if ("annotations" in row or "completions" in row) and isinstance(row.get("data"), dict):
         return LABEL_STUDIO
-    if "text" in row and "context" not in row and ("label" in row or "labels" in row or "entities" in row):
+    if "text" in row and not is_flat and ("label" in row or "labels" in row or "entities" in row):
         return DOCCANO
     names = set(column_names(row))
     if "text" in row and "question" in names and "annotation_id" in row:

@@ -29,7 +29,7 @@ ADDED_FILE, SPECIAL_FILE = "added_tokens.json", "special_tokens_map.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE)
 MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
 
-HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a file in the hub's cache
+CACHED = re.compile(r"[0-9a-f]{30,64}|[A-Z0-9]+-s\d+--.+")  # a file's name in the hub's or DVC's cache; in git-annex
 
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
@@ -89,11 +89,13 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
 def read_file(file: Path) -> bytes:
     """A file's bytes, which every checkpoint will hold, and a published model with it.
 
-    So a link may lead to another copy of the file, or to a hash in the hub's cache, but not to any private file.
+    So a link out of the folder may lead to a file of the same name, or to the hash by which a cache calls its files,
+    but not to a private file like `.netrc`.
     """
-    name = file.resolve().name
-    if name != file.name and not HASH.fullmatch(name):
-        what = f"is a link to {name}, which would be saved with the model; copy the file that you mean"
+    target = file.resolve()
+    is_plain = not file.is_symlink() or target.is_relative_to(file.parent.resolve())
+    if not (is_plain or target.name == file.name or CACHED.fullmatch(target.name)):
+        what = f"is a link to {target.name}, which training would save with the model; copy the file that you mean"
         raise BadInput(file, "", what)
     return file.read_bytes()
 

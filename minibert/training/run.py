@@ -94,7 +94,7 @@ def train(**given: Any) -> Run:
     if settings.resume and not source.is_dir():
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
     if settings.resume and (source / "trainer_state.json").is_file():
-        source = find_checkpoint(source.resolve())  # before a folder around it is taken for a run
+        source = find_checkpoint(Path(os.path.abspath(source)))  # before a folder around it is taken for a run
     with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
         check_ranks(settings)
         checkpoint = find_checkpoint(source) if settings.resume else None
@@ -106,11 +106,11 @@ def train(**given: Any) -> Run:
         if not checkpoint or not goes_on_here:
             model = folder_of(str(settings.model)) if settings.overwrite else None
             check_fresh(run, settings.overwrite, [*settings.inputs, str(model or settings.model)])
-        else:
-            check_way(checkpoint)
         if settings.tensorboard:
             board_writer()  # before anything is removed
         training = make_training(settings, checkpoint)
+        if checkpoint and goes_on_here:
+            check_way(checkpoint, training.total_steps)
         if ranks.is_main() and settings.overwrite:
             clear(run)
         if ranks.is_main() and checkpoint and goes_on_here:

@@ -142,12 +142,12 @@ def remove_after(checkpoint: Path, keep_last: int) -> None:
     prune(checkpoint.parent, keep_last)
 
 
-def check_way(checkpoint: Path) -> None:
+def check_way(checkpoint: Path, total_steps: int) -> None:
     """BadInput if a run that goes on from a checkpoint would lose the best one, or could not save one of its own under
-    the name of a newer folder that is not of a run."""
+    the name of a folder that is not of a run."""
     run = checkpoint.parent
     for path in after(checkpoint, checkpoints(run)):
-        if not is_own(path):
+        if not is_own(path) and int(path.name.removeprefix("checkpoint-")) <= total_steps:
             raise BadInput(path, "", IN_THE_WAY)
     best = read_pointer(run / "best")
     if best in newer_checkpoints(checkpoint) and not model_fault(run / best):

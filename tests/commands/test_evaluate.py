@@ -234,7 +234,7 @@ def test_a_damaged_note_of_the_run_is_refused_and_another_programs_left_alone(ev
 def test_a_checkpoint_cannot_name_a_pipe_to_be_read_for_ever(evaluate, run_folder, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     damage(run_folder / "checkpoint-7/trainer_state.json", "settings/eval_data", str(tmp_path / "pipe"))
-    evaluate("--ckpt", run_folder).assert_refused("--data: name the SQuAD file to score on")
+    evaluate("--ckpt", run_folder).assert_refused("is not a regular file; name the data with --data")
 
 
 @pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])

@@ -19,9 +19,8 @@ def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts
     examples, tokenizer = read_squad(data), load_tokenizer(vocab_folder)
     counts = count_windows(examples, make_windows(examples, tokenizer, 16, 4), tokenizer)
     assert (done.code, done.err, done.result) == (0, "", counts)
-    assert (counts["questions"], counts["exact"], counts["duplicate_questions"]) == (2, 2, 1) and counts[
-        "windows"
-    ] % 2 == 0
+    assert (counts["questions"], counts["exact"], counts["duplicate_questions"]) == (2, 2, 1)
+    assert counts["windows"] % 2 == 0
     lines = done.out.splitlines()
     assert sum(line.startswith("question q") for line in lines) == 1
     assert sum(line.startswith("window ") for line in lines) == counts["windows"] // 2 > 1

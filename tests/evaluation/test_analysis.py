@@ -103,15 +103,6 @@ def test_the_rows_add_up_to_the_official_scores(is_version_2):
     assert sum(part.questions for part in slices(rows)["answer_length"]) == 4
 
 
-def test_confidences_are_of_all_answers_or_of_none():
-    """Calibrated on v1.1 data, a model has none for "no answer", and a score is no stand-in for one."""
-    examples, texts = [example("anna", name="a"), example(name="b")], {"a": "anna", "b": ""}
-    n_best = {"a": [{"text": "anna", "start": 8, "end": 12, "score": 0.5, "confidence": 0.7}]}
-    for confidence, expected in ((0.9, [0.7, 0.9]), (None, [0.5, 0.4])):
-        n_best["b"] = [{"text": "", "start": 0, "end": 0, "score": 0.4, "confidence": confidence}]
-        assert [row.certainty for row in make_rows(examples, texts, True, n_best)] == expected
-
-
 def test_groups_hold_their_bounds():
     values = [0, 1, 2, 3, 4, 5, 9, 10]
     rows = [replace(row("iron", "anna"), answer_length=value) for value in values]

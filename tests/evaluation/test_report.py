@@ -108,4 +108,15 @@ def test_the_certainties_are_shown_with_what_they_are_worth():
     assert shown["reliability"] == [pytest.approx([0.15, 0, 1]), pytest.approx([0.95, 1, 1])]
     assert shown["calibration_error"] == pytest.approx(0.1)
     assert shown["risk"] == [[0.5, 0], [1, 0.5]]
+    # "No answer" of a model that was calibrated on v1.1 data has no confidence: then scores are shown for all.
+    for name, confidence in (("0", 0.8), ("1", None)):
+        listed[name][0]["confidence"] = confidence
+    data = page_data(
+        make_report(
+            examples,
+            make_rows(examples, dict.fromkeys(listed, "anna"), False, listed),
+            Source("m", "d", "c"),
+        )
+    )
+    assert data["certainty"] == "score" and data["calibration_error"] == pytest.approx(0.1)
     assert trust([]) == {"reliability": [], "calibration_error": 0.0, "risk": []}

@@ -141,7 +141,16 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "rows of answers and an empty answer": ([row | {"answer": None} for row in LISTS], "flat rows", TITLED),
     "rows with a list of objects": (OBJECTS, "flat rows", TITLED),
     "rows whose columns are called query and document": (
-        [{"id": r["id"], "query": r["question"], "document": r["context"], "answer": r["text"][0]} for r in ROWS[:3]],
+        [
+            {
+                "id": r["id"],
+                "query": r["question"],
+                "document": r["context"],
+                "answer": r["text"][0],
+                "no_answer": False,
+            }
+            for r in ROWS[:3]
+        ],
         "flat rows",
         FLAT,
     ),

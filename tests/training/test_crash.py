@@ -358,14 +358,17 @@ def test_overwrite_refuses_what_is_not_of_a_run(tmp_path, name):
 
 
 def test_a_resumed_run_never_removes_a_foreign_checkpoint(train, stopped):
-    """It says so before it trains: else it would fail to save at that step, and again each time."""
+    """One that is in its way is named before the training: it would end at the save, and so again each time."""
     run = stopped(2)
-    (run / "checkpoint-12").mkdir()
-    (run / "checkpoint-12" / "pytorch_model.bin").write_text("mine", "utf-8")
+    for name in ("checkpoint-12", "checkpoint-500"):
+        (run / name).mkdir()
+        (run / name / "pytorch_model.bin").write_text("mine", "utf-8")
     before = snapshot(run)
     ended = train("--resume", run)
     assert ended.code == 2 and "checkpoint-12: is not of a run, and is in its way; move it" in ended.err
     assert snapshot(run) == before
+    shutil.rmtree(run / "checkpoint-12")
+    assert train("--resume", run).code == 0 and (run / "checkpoint-500" / "pytorch_model.bin").is_file()
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
