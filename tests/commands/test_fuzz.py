@@ -39,8 +39,8 @@ from minibert.text.repair import repair
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
+from minibert.training.consistency import check_facts, resumed_settings
 from minibert.training.loop import Training
-from minibert.training.run import check_facts, resumed_settings
 from minibert.training.run_folder import find_checkpoint, read_scores, record_scores
 from minibert.training.settings import Settings
 from tests.builders import VOCABULARY, write_toy_squad

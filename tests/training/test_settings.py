@@ -9,7 +9,7 @@ import pytest
 
 from minibert.support.errors import BadInput
 from minibert.training import settings as settings_module
-from minibert.training.run import resumed_settings
+from minibert.training.consistency import resumed_settings
 from minibert.training.settings import FORMAT, OLDER, Settings, WindowSettings, from_json
 
 FILE = Path("checkpoint-5/trainer_state.json")
