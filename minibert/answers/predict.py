@@ -126,6 +126,13 @@ def check_head(model: BertForQuestionAnswering, name: str | os.PathLike) -> None
         raise BadInput(name, model.new_parameters[0], what)
 
 
+def check_name(what: str, given: object) -> None:
+    """BadInput for an object of another library in place of a name."""
+    if not isinstance(given, (str, os.PathLike)):
+        kind = f"{type(given).__module__}.{type(given).__name__}"
+        raise BadInput(what, "", f"expected a folder or a name, or what minibert.load_{what} returns, found a {kind}")
+
+
 def load_trained(
     model: str | os.PathLike | BertForQuestionAnswering,
     revision: str | None = None,
@@ -144,10 +151,12 @@ def load_trained(
             raise BadInput("tokenizer", "", "is missing; a loaded model needs its tokenizer")
         model = copy_model(model)
     else:
+        check_name("model", model)
         name = folder = find_folder(model, revision)
         answering = read_answering(folder)
         model, tokenizer = load_model(folder), folder if tokenizer is None else tokenizer
     if not isinstance(tokenizer, Tokenizer):
+        check_name("tokenizer", tokenizer)
         tokenizer = load_tokenizer(tokenizer, None if os.path.isdir(tokenizer) else revision)
     check_pair(model, tokenizer, name)
     check_head(model, name)

@@ -8,7 +8,6 @@ The last line of stdout is one JSON object of scores, under the official keys. `
 
 import functools
 import json
-import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.commands import flags
-from minibert.commands.notes import read_settings, settings_of_run
+from minibert.commands.notes import read_facts, read_settings, settings_of_run
 from minibert.evaluation.analysis import METRICS, percents
 from minibert.evaluation.intervals import interval
 from minibert.evaluation.languages import LANGUAGES
@@ -104,9 +103,8 @@ def main(words: Sequence[str] | None = None) -> None:
         settings = read_settings(folder)
         data = {"data": settings.eval_data} if settings else {}
         options = flags.make(EvaluateOptions, data | settings_of_run(folder, given))
-        # A stranger's checkpoint may name a pipe or a device, which would be read for ever.
-        if "data" not in given and os.path.exists(str(options.data)) and not os.path.isfile(str(options.data)):
-            raise BadInput(str(options.data), "", "is not a regular file; name the data with --data")
+        if options.data and "data" not in given:
+            check_noted(Path(options.data), folder)
         check_outputs(options)
         score_model(folder, options, command)
 
@@ -129,6 +127,15 @@ def check(options: EvaluateOptions, given: Collection[str]) -> None:
     if options.score and not options.null_odds and options.null_score_diff_threshold is not None:
         what = "compares null odds; with --score, name them with --null_odds"
         raise BadInput("--null_score_diff_threshold", "", what)
+
+
+def check_noted(data: Path, folder: Path) -> None:
+    """BadInput if the evaluation data that a run noted is no file here, and a warning if it is another one."""
+    if not data.is_file():  # a stranger's checkpoint may name a pipe, which would be read for ever
+        raise BadInput(data, "", "is the run's --eval_data, and no file here; name the data with --data")
+    noted = read_facts(folder).get("eval_sha256")
+    if noted and fingerprint(data)["sha256"] != noted:
+        tell(f"warning: {data}: is not the file that the run was scored on, or was changed since")
 
 
 def check_outputs(options: EvaluateOptions) -> None:

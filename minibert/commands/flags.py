@@ -5,6 +5,7 @@ Flags have underscores; hyphens mean the same flag; abbreviations are refused, s
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -128,10 +129,13 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
 
 
 def not_empty(word: str) -> str:
-    """A word that names something. "" is what a shell makes of a variable that is not set, and would mean no flag."""
+    """A word that names something. "" is what a shell makes of a variable that is not set, and would mean no flag.
+
+    A shell leaves the tilde in `--output_dir=~/runs` as it is.
+    """
     if not word:
         raise argparse.ArgumentTypeError("expected a name, found an empty word")
-    return word
+    return os.path.expanduser(word)
 
 
 def spell(word: str, names: set[str]) -> str:

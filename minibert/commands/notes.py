@@ -20,7 +20,7 @@ KEPT = (*WINDOWS, "version_2_with_negative")
 def read_notes(folder: Path) -> dict[str, Any]:
     """The content of `trainer_state.json`; {} without the file, or if it holds no object."""
     file = folder / "trainer_state.json"
-    state = read_json(file) if file.is_file() else {}
+    state = read_json(file, constant=str) if file.is_file() else {}  # other programs write NaN there
     return state if isinstance(state, dict) else {}
 
 

@@ -20,6 +20,7 @@ from minibert.support.streams import counted, json_line
 from minibert.support.writing import replacing
 from minibert.text.records import text_fault
 
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, as `open_text` reads them
 WAIT_SECONDS = 0.05  # a part-filled batch of the stream is answered after this long
 
 # Questions and their contexts -> the rows to write for each question.
@@ -31,6 +32,8 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
     bad = 0
     with open_text(source_name, "r") as source, open_text(output, "w") as sink:
         for lines in batches_of(source, batch_size):
+            if lines[0].startswith(UTF_16):
+                raise BadInput(source_name, "", "is UTF-16; save it as UTF-8")
             records = [parse(line) for line in lines]
             good = [record for record in records if "error" not in record]
             bad += len(records) - len(good)

@@ -102,11 +102,12 @@ def evaluate_windows(
     as impossible. With `keep_logits` the result has the windows and their logits.
     """
     is_v2 = needs_version_2(examples, version_2_with_negative)
+    if (different := len({example.id for example in examples})) < len(examples):
+        what = f"{len(examples)} questions have only {counted(different, 'different id')}; evaluate each file alone"
+        raise BadInput("data", "id", what)
     start_logits, end_logits = predict_logits(model, windows, machine, eval_batch_size, progress=True)
     searched = search(windows, start_logits, end_logits, examples, n_best_size, max_answer_length)
     predictions = {example.id: prediction for example, prediction in zip(examples, searched)}
-    if len(predictions) < len(examples):
-        raise BadInput("data", "id", f"{len(examples)} questions have only {counted(len(predictions), 'different id')}")
     texts = {name: one.best(is_v2, null_score_diff_threshold).text for name, one in predictions.items()}
     scores: dict[str, float] = {}
     if has_golds(examples):

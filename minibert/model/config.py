@@ -23,6 +23,13 @@ FIXED: dict[str, tuple] = {
 }
 
 
+# What lies in a folder without a config.json that is a model of another kind -> what to do.
+OTHER_FOLDERS = {
+    "adapter_config.json": "this is an adapter: merge it into its base model (`merge_and_unload` of peft)",
+    "*.gguf": "GGUF is not read: take the model's original folder",
+}
+
+
 class Field(NamedTuple):
     """How a field of `BertConfig` is written in `config.json`. BERT's key is the field's own name."""
 
@@ -66,6 +73,9 @@ def load_config(folder: Path) -> BertConfig:
     files = [Path(folder) / name for name in CONFIG_FILES]
     file = next(filter(Path.is_file, files), None)
     if file is None:
+        for pattern, hint in OTHER_FOLDERS.items():
+            if any(Path(folder).glob(pattern)):
+                raise BadInput(files[0], "", f"file not found: {hint}")
         raise BadInput(files[0], "", "file not found: a model folder holds a config.json; check the model's name")
     content = read_json(file)
     if not isinstance(content, dict):

@@ -5,6 +5,7 @@ way.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -91,4 +92,8 @@ def lock(descriptor: int) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # the answer of flock, and that of Windows
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        tell(f"warning: this file system has no locks ({error.strerror}): start no second run in the same folder")
     return True

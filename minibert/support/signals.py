@@ -46,7 +46,8 @@ def handle_signals(handler: Any) -> dict[int, Any]:
 class StopSignals:
     """Within a `with` block, record a signal to stop in `received`, so that a loop can end between two steps.
 
-    A second signal ends the process at once. Outside the main thread nothing is received.
+    A second signal ends the process at once; in a notebook or another program, a second Ctrl-C raises `Stopped`.
+    Outside the main thread nothing is received.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,8 @@ class StopSignals:
         if number == HANGUP and self.received:
             return
         if self.received not in (0, HANGUP):
+            if self.former.get(number) is signal.default_int_handler:  # called from Python: the process is the caller's
+                raise Stopped(number)
             os._exit(128 + number)
         self.received = number
         if self.is_raising:

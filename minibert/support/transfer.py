@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minibert.support.errors import BadInput
-from minibert.support.layouts import NEVER_OPENED, conversion
+from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
 from minibert.support.streams import first_line, tell
 
 PROBE_SECONDS = 5
@@ -125,6 +125,9 @@ def without_weights(hub_id: str) -> str:
     api = library().HfApi()
     what = f"has no safetensors weights, and pickled ones are {NEVER_OPENED}; "
     with contextlib.suppress(Exception):  # this is a hint only
+        listed = [entry.rfilename for entry in api.model_info(hub_id, revision="main").siblings or []]
+        if not any(fnmatch(name, PICKLED_WEIGHTS) for name in listed):
+            return "has no weights of PyTorch; choose another repository of this model"
         for request in api.get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
             if "safetensors" in request.title:
                 return f"{what}a pull request of the hub's bot has converted ones: add --revision refs/pr/{request.num}"

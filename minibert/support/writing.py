@@ -109,6 +109,8 @@ def check_target(file: Path, is_ours: Callable[[], bool], overwrite: bool = Fals
 
     is_ours: whether the content is what an earlier call wrote. It is found out before the work, not after it.
     """
+    if str(file) == "-":
+        raise BadInput(file, "", "is not stdout here; name a file")
     if os.path.lexists(file) and not file.is_file():
         raise BadInput(file, "", "is not a regular file; name another")
     if file.is_symlink():  # the new file would take the place of the link, and its target would stay as it is

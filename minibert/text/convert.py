@@ -45,7 +45,7 @@ def convert(file: str | os.PathLike) -> tuple[str, Any, list[str]]:
     if name == TABLE:
         try:
             return name, nest(table_rows(read_text(file))), []
-        except csv.Error as error:
+        except (csv.Error, ValueError) as error:
             raise BadInput(file, "", f"looks like {name}, but {error}") from error
     if name == LINES:
         top, nan_lines = json_lines(file)
@@ -104,6 +104,10 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         value = row.get(name)
         if isinstance(value, str) and value.startswith(("{", "[")):
             row[name] = literal(value)  # a list that a CSV file holds as text
+            if row[name] is value and "array(" in value:
+                raise ValueError(
+                    "it holds numpy arrays as text; export with .to_json(file, orient='records', lines=True)"
+                )
     if "answers" in row and "answer" in row:  # one of them may be empty
         row.pop("answer" if has_text(row["answers"]) or row["answer"] in (None, "", []) else "answers")
     if isinstance(row.get("answer"), list):

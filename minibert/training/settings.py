@@ -195,7 +195,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     def run_folder(self) -> Path:
         """The folder that the run writes to. A resumed run stays in the folder that is named, wherever it lies now."""
         if self.output_dir is not None:
-            return Path(self.output_dir)
+            return Path(self.output_dir).expanduser()
         if isinstance(self.resume, (str, Path)):
             resumed = Path(self.resume)
             return resumed.resolve().parent if (resumed / "trainer_state.json").is_file() else resumed

@@ -132,6 +132,8 @@ def test_a_model_that_cannot_answer_is_refused(tiny_folder, headless_folder, tok
         f"vocab_size: .*{len(VOCABULARY) + 2}": (tiny_folder, load_tokenizer(wide)),
         "^model: vocab_size: ": (load_model(tiny_folder), wide),
         "tokenizer: is missing": (load_model(tiny_folder), None),
+        r"^model: expected a folder .*, found a torch\.nn": (torch.nn.Linear(1, 1), None),
+        "^tokenizer: expected a folder or a name, .*found a builtins.dict": (tiny_folder, {}),
         "nowhere: no such": (tiny_folder, wide / "nowhere"),
         "away: no such": (wide / "away", None),
     }

@@ -100,6 +100,13 @@ def test_questions_are_read_until_an_empty_line_or_the_end_of_the_input(ask, exp
     assert (done.code, done.err) == (0, "".join(f"question> {line}\n" for line in (*questions, "")))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_stream_in_utf_16_is_named(ask, encoding):
+    ask("--input", "-", stdin=("\ufeff" + as_lines(GOOD).decode()).encode(encoding)).assert_refused(
+        "is UTF-16; save it"
+    )
+
+
 def test_an_unprintable_question_does_not_end_the_session(ask):
     done = ask("--context", CONTEXT, stdin=b"\x01\x02\n" + WHO.encode() + b"\n\n")
     assert done.code == 0 and len(done.out.splitlines()) == 1 and "visible character" in done.err

@@ -103,6 +103,7 @@ LINES = [
     (f"{EVALUATE} --ckpt headless", "headless"),
     (EVALUATE.replace("out/p", "notes.txt/p"), r"notes\.txt: is a file"),
     (f"{EVALUATE} --predictions data.json", "--predictions"),
+    (f"{EVALUATE} --report -", "-: is not stdout here; name a file"),
     (f"{EVALUATE} --predictions out/null_odds.json", "--predictions"),
     (f"{EVALUATE} --predictions nbest_predictions.json", "--predictions"),
     (f"{EVALUATE} --rows x.csv --predictions x.csv", "--rows: .*another output"),

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from minibert.support.hashes import fingerprint
 from minibert.text.squad import read_squad
 from minibert.training.settings import Settings
 from tests.builders import ROOT, run, write_toy_squad
@@ -234,7 +235,19 @@ def test_a_damaged_note_of_the_run_is_refused_and_another_programs_left_alone(ev
 def test_a_checkpoint_cannot_name_a_pipe_to_be_read_for_ever(evaluate, run_folder, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     damage(run_folder / "checkpoint-7/trainer_state.json", "settings/eval_data", str(tmp_path / "pipe"))
-    evaluate("--ckpt", run_folder).assert_refused("is not a regular file; name the data with --data")
+    evaluate("--ckpt", run_folder).assert_refused("is the run's --eval_data, and no file here; name the data")
+
+
+def test_the_evaluation_data_of_a_run_is_compared_with_what_it_noted(evaluate, run_folder, files):
+    state = run_folder / "checkpoint-7/trainer_state.json"
+    for sha256, warnings in ((fingerprint(files["V1"])["sha256"], 0), ("0" * 64, 1)):
+        damage(state, "facts", {"eval_sha256": sha256})
+        assert evaluate("--ckpt", run_folder).err.count("is not the file that the run was scored on") == warnings
+
+
+def test_nan_in_the_state_of_another_program_is_none_of_our_business(evaluate, run_folder, files):
+    (run_folder / "checkpoint-7/trainer_state.json").write_text('{"log_history": [{"grad_norm": NaN}]}', "utf-8")
+    assert evaluate("--ckpt", run_folder, "--data", files["V1"]).code == 0
 
 
 @pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])

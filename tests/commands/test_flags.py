@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import os
 import re
 import runpy
 import sys
@@ -208,6 +209,14 @@ def test_minibert_starts_the_command_of_that_name(monkeypatch, capfd, words, cod
         assert code == 0
     out, err = capfd.readouterr()
     assert says in (err if code else out) and not (out if code else err)
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    given = flags.parse(Settings, "train", ["--output_dir=~/runs/qa", "--data", "~/a.json", "b~.json"])
+    assert given["output_dir"] == os.path.expanduser("~/runs/qa") != "~/runs/qa" and given["data"][1] == "b~.json"
+    assert Settings(data="a.json", output_dir="~/runs").run_folder == tmp_path / "runs"
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,14 @@ def test_weights_that_need_another_file_say_so(folder, name, says):
     assert name in refusal(folder) and says in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"), [("adapter_config.json", "merge it into its base model"), ("x.gguf", "GGUF is not read")]
+)
+def test_a_folder_of_another_kind_without_a_config_says_what_it_is(folder, name, says):
+    (folder / "config.json").rename(folder / name)
+    assert refusal(folder).startswith(f"{folder / 'config.json'}: file not found") and says in refusal(folder)
+
+
 def empty_tensors(names, shape="0"):
     entry = f'{{"dtype": "F32", "shape": [{shape}], "data_offsets": [0, 0]}}'
     text = "{" + ",".join(f'"t{name}":{entry}' for name in names) + "}"

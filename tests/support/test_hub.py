@@ -165,7 +165,11 @@ WANTED = ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
 UNWANTED = ["pytorch_model.bin", "tf_model.h5", "README.md", "code.py", "onnx/model.safetensors", "onnx/config.json"]
 PICKLED = ["config.json", "vocab.txt", "pytorch_model.bin"]
 REPOSITORIES = {"someone/tiny": [*WANTED, *UNWANTED], hub.MINILM_HUB_ID: ["config.json", "model.safetensors"]}
-REPOSITORIES |= {"someone/pickled": PICKLED, "someone/converted": PICKLED}
+REPOSITORIES |= {
+    "someone/onnx": ["config.json", "vocab.txt", "onnx/model.onnx"],
+    "someone/pickled": PICKLED,
+    "someone/converted": PICKLED,
+}
 REQUEST = {"author": {"name": "SFconvertbot"}, "status": "open", "createdAt": "2024-01-01T00:00:00.000Z"}
 REQUEST |= {"isPullRequest": True, "repo": {"name": "someone/converted", "type": "model"}}
 TITLES = {1: "Fix the card", 3: "Adding `safetensors` variant of this model"}
@@ -331,6 +335,11 @@ def test_a_repository_without_safetensors_is_refused_with_the_way_out(server, hu
     line = refusal(hub_id, start=start)
     assert part in line and line.endswith(end)
     assert not any("pytorch_model.bin" in path for path in server.seen)  # not even downloaded
+
+
+def test_a_repository_of_another_framework_gets_no_command_that_cannot_help(server):
+    line = refusal("someone/onnx", start="someone/onnx: revision main: has no weights of PyTorch; choose another")
+    assert "python -c" not in line
 
 
 def test_a_cache_without_the_weights_is_not_taken_for_a_repository_without_them(server, monkeypatch):

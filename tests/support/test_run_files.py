@@ -1,5 +1,6 @@
 """A run's folder: its pointers, its checkpoints, what is removed there, and its one writer."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -90,6 +91,18 @@ def test_the_lock_is_released_by_an_error_too_and_never_truncates(tmp_path):
     with run_lock(tmp_path), pytest.raises(BadInput), run_lock(tmp_path):
         pass
     assert (tmp_path / LOCK).read_text() == "somebody's notes"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+    with run_lock(tmp_path):
+        assert "start no second run in the same folder" in capsys.readouterr().err
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"), run_lock(tmp_path):
+        pytest.fail("locked")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not remove an open file")

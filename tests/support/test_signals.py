@@ -46,10 +46,17 @@ def test_the_former_handlers_are_restored():
 @pytest.mark.parametrize(("first", "second"), [(TERM, INT), (INT, TERM)])
 def test_a_second_signal_ends_a_loop_at_once(monkeypatch, first, second):
     monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(signal, "default_int_handler", None)  # as in a command, which has a handler of its own
     with pytest.raises(SystemExit) as end, StopSignals():
         signal.raise_signal(first)
         signal.raise_signal(second)
     assert end.value.code == CODES[second]
+
+
+def test_a_second_ctrl_c_does_not_end_a_notebook():
+    with pytest.raises(Stopped), StopSignals():
+        signal.raise_signal(INT)
+        signal.raise_signal(INT)
 
 
 def test_work_that_is_safe_to_abandon_stops_at_once():

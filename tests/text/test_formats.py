@@ -195,6 +195,13 @@ def test_a_marked_span_that_does_not_fit_the_text_is_a_fault(tmp_path, span):
     assert "qas[0]" in place and f"'start': {span[0]}, 'end': {span[1]}" in fault
 
 
+def test_arrays_that_pandas_wrote_as_text_are_named(tmp_path):
+    cell = "{'text': array(['Basel'], dtype=object), 'answer_start': array([5], dtype=int32)}"
+    file = write(tmp_path, f'id,question,context,answers\n1,Where?,"From Basel.","{cell}"\n')
+    with pytest.raises(BadInput, match=r"looks like .*, but it holds numpy arrays as text; export with \.to_json\("):
+        convert(file)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
