@@ -2,8 +2,7 @@
 
 First both compute windows, logits, answers, losses and trained weights from the first questions of the data; the table
 says which are equal to the last bit. Then training, evaluation and one question are timed in turn (A B A B ..), each
-checkout in a process of its own. Ends with code 1 if a result differs. OLD may be a flat checkout of version 0.1. Where
-questions have several answers, losses and weights differ from those of a checkout that trained on the first ones only.
+checkout in a process of its own. Ends with code 1 if a result differs.
 """
 
 import argparse
@@ -54,8 +53,6 @@ def main() -> None:
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> str:
     """ "equal", or how the two differ."""
-    if ours.ndim == 2 and theirs.ndim == 1:  # labels of all answers beside those of the first ones only
-        ours = ours[:, 0]
     if ours.shape != theirs.shape:
         return f"shapes differ: {ours.shape} and {theirs.shape}"
     if np.array_equal(ours, theirs):

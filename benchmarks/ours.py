@@ -22,7 +22,7 @@ from minibert.model.config import load_config
 from minibert.model.prepare import prepare, prepare_to_answer
 from minibert.model.weights import load_model
 from minibert.support.machine import Machine, choose_machine, keep_memory
-from minibert.text.batches import collate, training_batches
+from minibert.text.batches import collate, split, training_batches
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
@@ -64,15 +64,6 @@ def changed_model(model: str, changes: dict) -> BertForQuestionAnswering:
     return changed
 
 
-def parts_of(batch: np.ndarray, windows: Windows, machine: Machine) -> list[np.ndarray]:
-    """A batch in the parts in which training takes it; an older checkout takes it whole."""
-    if not hasattr(machine, "most_positions"):
-        return [batch]
-    from minibert.text.batches import split
-
-    return split(batch, windows.lengths, machine.most_positions)
-
-
 def trainer(model: BertForQuestionAnswering, windows: Windows, machine: Machine, is_compiled: bool = False):
     """A function that takes one step on a batch, given as indices of windows, and returns its loss."""
     model = prepare(model.train(), machine)
@@ -81,7 +72,7 @@ def trainer(model: BertForQuestionAnswering, windows: Windows, machine: Machine,
     scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
 
     def step(batch: np.ndarray, learning_rate: float = 1e-4) -> torch.Tensor:
-        parts = parts_of(batch, windows, machine)
+        parts = split(batch, windows.lengths, machine.most_positions)
         weighted = [(collate(windows, part), len(part) / len(batch)) for part in parts]
         loss, _ = update(replica, optimizer, scaler, weighted, learning_rate, 1.0, machine)
         return loss

@@ -212,8 +212,8 @@ def best_spans(chunk: Chunk, count: int, max_length: int) -> Spans:
     rows = np.where(is_context, chunk.first_row[:, None] + columns, 0)
     start, end = (np.where(is_context, logits[rows], -np.inf) for logits in (chunk.start_logits, chunk.end_logits))
     start = start[:, :longest]  # (windows, longest)
-    best = start + sliding_max(end, max_length)[:, :longest]
     ends = np.lib.stride_tricks.sliding_window_view(end, max_length, axis=1)  # (windows, longest, max_length), a view
+    best = start + ends.max(axis=2)
 
     window, first = np.arange(len(best))[:, None], np.argpartition(best, -min(count, longest))[:, -count:]
     sums = (start[window, first, None] + ends[window, first]).reshape(len(best), -1)
@@ -224,16 +224,6 @@ def best_spans(chunk: Chunk, count: int, max_length: int) -> Spans:
     sums = start[window, first, None] + ends[window, first]  # (starts, max_length)
     i, extra_tokens = np.nonzero(sums >= bound[window])  # more than `count` spans if some tie with the last
     return rank(chunk, window[i], first[i], extra_tokens, sums[i, extra_tokens], count)
-
-
-def sliding_max(values: np.ndarray, width: int) -> np.ndarray:
-    """The maximum of each column and the width - 1 columns after it (fewer at the end), in log2(width) passes."""
-    values, reach = values.copy(), 1
-    while reach < width:
-        step = min(reach, width - reach)
-        values[:, :-step] = np.maximum(values[:, :-step], values[:, step:])
-        reach += step
-    return values
 
 
 def rank(

@@ -161,11 +161,6 @@ def check_outputs(options: EvaluateOptions) -> None:
         check_target(file, functools.partial(is_filled, PAGE, file), options.overwrite)
 
 
-def read_against(options: EvaluateOptions, examples: list[Example]) -> Mapping[str, str] | None:
-    """The predictions to set beside, read before the work; BadInput if they are of other questions."""
-    return read_answers(options.against, examples, str(options.data)) if options.against else None
-
-
 def score_file(options: EvaluateOptions, command: str) -> None:
     """Score a file of predictions."""
     given = options.null_score_diff_threshold
@@ -173,7 +168,7 @@ def score_file(options: EvaluateOptions, command: str) -> None:
     file, data = Path(str(options.score)), Path(str(options.data))
     # The official scorer calls a question unanswerable if its list of answers is empty, whatever else marks it.
     examples = read_squad(data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True, needs_ids=True)
-    against = read_against(options, examples)
+    against = read_answers(options.against, examples, data) if options.against else None  # before the work
     texts = read_predictions(file)
     null_odds = None if options.null_odds is None else read_null_odds(options.null_odds)
     scores = score(examples, texts, null_odds, threshold, options.metric_language)
@@ -194,31 +189,31 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
     from minibert.support.machine import keep_memory
 
     data = Path(str(options.data))
-    with ranks.joined():
-        keep_memory()
-        if ranks.world_size() > 1:
-            own = ("ckpt", "data", "predictions")  # each machine may have its own paths
-            shared = {f"--{name}": value for name, value in vars(options).items() if name not in own}
-            ranks.check_equal(shared | {"content of --data": fingerprint(data)})
-        examples = read_squad(
-            data,
-            skip_bad_records=options.skip_bad_records,
-            version_2_with_negative=options.version_2_with_negative,
-        )
-        against = read_against(options, examples)
-        if options.is_analysed and not has_golds(examples):
-            raise BadInput(data, "", "has no answers: there is nothing to analyse")
-        chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
-        chosen["metric_language"] = options.metric_language
-        evaluation = evaluate(folder, examples, **chosen, keep_logits=options.is_analysed)
-        if not ranks.is_main():
-            return
-        if not evaluation.scores:
-            tell(f"{data} has no answers: there is nothing to score")
-        elif options.calibration:
-            evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
-        source = source_of(evaluation, folder, options, command) if options.is_analysed else None
-        finish(options, examples, evaluation, source, against)
+    ranks.join()
+    keep_memory()
+    if ranks.world_size() > 1:
+        own = ("ckpt", "data", "predictions")  # each machine may have its own paths
+        shared = {f"--{name}": value for name, value in vars(options).items() if name not in own}
+        ranks.check_equal(shared | {"content of --data": fingerprint(data)})
+    examples = read_squad(
+        data,
+        skip_bad_records=options.skip_bad_records,
+        version_2_with_negative=options.version_2_with_negative,
+    )
+    against = read_answers(options.against, examples, data) if options.against else None  # before the work
+    if options.is_analysed and not has_golds(examples):
+        raise BadInput(data, "", "has no answers: there is nothing to analyse")
+    chosen = values_of(options, WindowSettings, AnswerSettings, MachineSettings)
+    chosen["metric_language"] = options.metric_language
+    evaluation = evaluate(folder, examples, **chosen, keep_logits=options.is_analysed)
+    if not ranks.is_main():
+        return
+    if not evaluation.scores:
+        tell(f"{data} has no answers: there is nothing to score")
+    elif options.calibration:
+        evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
+    source = source_of(evaluation, folder, options, command) if options.is_analysed else None
+    finish(options, examples, evaluation, source, against)
 
 
 def source_of(evaluation: Evaluation, folder: Path, options: EvaluateOptions, command: str) -> Source:

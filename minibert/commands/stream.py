@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, refuse, unique_keys
+from minibert.support.files import parse_json
 from minibert.support.streams import counted, json_line
 from minibert.support.writing import replacing
 from minibert.text.records import text_fault
@@ -114,7 +114,7 @@ def batches_of(source: TextIO, size: int) -> Iterator[list[str]]:
 def parse(line: str) -> dict[str, Any]:
     """A record {id, question, context} of the stream, or {id, error} saying what is wrong with the line."""
     try:
-        record = json.loads(line, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
+        record = parse_json(line)
         if not isinstance(record, dict):
             return {"id": None, "error": "expected a JSON object"}
         json.dumps(record.get("id"), ensure_ascii=False).encode()  # the id is written again with the answer

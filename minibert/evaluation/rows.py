@@ -7,7 +7,6 @@ their table as a file. Nothing here loads torch: a file of predictions of any pr
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -20,6 +19,7 @@ from minibert.answers.spans import after_marks
 from minibert.evaluation.properties import properties, sentence_of
 from minibert.evaluation.scorer import exact_match, normalize, score_question
 from minibert.support.writing import write_atomically
+from minibert.text.offsets import places_of
 from minibert.text.records import Example
 from minibert.text.windows import Windows, answer_span
 
@@ -108,8 +108,8 @@ def locate(text: str, example: Example) -> tuple[int, int] | None:
     """Where a predicted text stands in the context; of several places the one nearest to an annotated answer."""
     if not text:
         return None
-    places = [match.start() for match in re.finditer(re.escape(text), example.context)]
     golds = [gold.start for gold in example.answers] or [0]
+    places = places_of(text, example.context)
     start = min(places, key=lambda place: min(abs(place - gold) for gold in golds), default=None)
     return None if start is None else (start, start + len(text))
 
@@ -147,7 +147,7 @@ def reachable(example: Example, windows: Windows, question: int, max_answer_leng
         return True
     context = example.context
     texts = {gold.text for gold in example.answers}
-    places = [found.span() for text in texts for found in islice(re.finditer(re.escape(text), context), 100)]
+    places = [(start, start + len(text)) for text in texts for start in islice(places_of(text, context), 100)]
     first, stop = np.searchsorted(windows.example, [question, question + 1])
     for i in range(first, stop):
         window = windows[i]

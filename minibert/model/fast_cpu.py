@@ -11,6 +11,7 @@ In: a model of `bert.py` on a CPU. Out: the same model with some functions and m
                       gains: row `latency`.
 """
 
+import itertools
 import platform
 
 import numpy as np
@@ -107,14 +108,14 @@ def pack_weights(model: BertForQuestionAnswering) -> None:
     if is_slow or platform.machine().lower() not in ("x86_64", "amd64"):
         return
     try:
-        replacements = [replacement for layer in layers for replacement in packed_modules(layer)]
-        for _, _, module in replacements[: len(replacements) // len(layers)]:  # the first layer's
+        replacements = [packed_modules(layer) for layer in layers]
+        for _, _, module in replacements[0]:
             if isinstance(module, PackedLinear):
                 check_product(module)
     except (RuntimeError, AttributeError) as error:  # AttributeError: torch has no operator of this name
         tell(f"warning: weights stay unpacked, so that answering is slower: {first_line(error)}")
         return
-    for parent, name, module in replacements:
+    for parent, name, module in itertools.chain(*replacements):
         setattr(parent, name, module)
 
 

@@ -9,17 +9,16 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from minibert.model.bert import BertForQuestionAnswering, Layer, attention_fused
-from minibert.model.fast_cpu import pack_weights, use_fast_kernels
+from minibert.model.bert import BertForQuestionAnswering, attention_fused
+from minibert.model.fast_cpu import layers_of, pack_weights, use_fast_kernels
 from minibert.model.int8 import quantize
 from minibert.support.machine import Machine
 
 
 def prepare(model: BertForQuestionAnswering, machine: Machine) -> BertForQuestionAnswering:
     """Move a model to its device and choose its kernels. Its weights keep their dtype: training needs float32."""
-    for module in model.modules():
-        if isinstance(module, Layer):
-            module.attention.attend = attention_fused
+    for layer in layers_of(model):
+        layer.attention.attend = attention_fused
     if machine.device.type == "cpu":
         use_fast_kernels(model)  # optional: without this line everything works, but slower
     model.span_head = Float32Linear(model.span_head).train(model.training)

@@ -5,7 +5,6 @@ then each tensor as float32, in memory of its own: together the bytes of the mod
 of one tensor more where the file has another dtype. Every check of a weight file is here.
 """
 
-import json
 import math
 import os
 from fnmatch import fnmatch
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json, regular, unique_keys
+from minibert.support.files import parse_json, read_json, regular
 from minibert.support.layouts import NEVER_OPENED, PICKLED_WEIGHTS, conversion
 
 # Other kinds of file that people find under this name, by their first bytes.
@@ -57,7 +56,7 @@ def list_tensors(folder: Path) -> list[tuple["WeightFile", str]]:
 
 
 def list_shards(index: Path) -> list[tuple["WeightFile", str]]:
-    """The same for shards. Includes tensors that the index does not list, so that none is skipped in silence."""
+    """The (file, tensor name) of every tensor in the shards. Those that the index does not list are not skipped."""
     folder = index.parent
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
@@ -150,7 +149,7 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
     """
     if not header.startswith(b"{"):
         raise ValueError("its header is not a JSON object")
-    entries = json.loads(header, object_pairs_hook=unique_keys)
+    entries = parse_json(header)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not an object of strings")

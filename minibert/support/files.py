@@ -45,7 +45,7 @@ def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = N
     if not text.strip():
         raise BadInput(file, "", "the file is empty")
     try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=constant or refuse, parse_float=finite)
+        return parse_json(text, constant)
     except json.JSONDecodeError as error:
         hint = "; JSON lines? expected one JSON object" if error.msg == "Extra data" else ""
         raise BadInput(file, f"line {error.lineno} column {error.colno}", f"is not JSON: {error.msg}{hint}") from error
@@ -54,6 +54,11 @@ def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = N
     except ValueError as error:  # from a hook below, or an integer of thousands of digits
         word = str(error).removesuffix(NOT_JSON)
         raise BadInput(file, next(lines_of(text, word), ""), str(error)) from error
+
+
+def parse_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -> Any:
+    """`json.loads`, but ValueError for a key that appears twice in one object, and for NaN and infinite numbers."""
+    return json.loads(text, object_pairs_hook=unique_keys, parse_constant=constant or refuse, parse_float=finite)
 
 
 def lines_of(text: str, *words: str) -> Iterator[str]:

@@ -49,7 +49,7 @@ def known_files(folder: Path) -> dict[str, Known]:
 
 
 def manifest_files(folder: Path) -> dict[str, Known]:
-    """The same by `manifest.json`; {} if another program wrote that file.
+    """file name -> what it must be, by `manifest.json`; {} if another program wrote that file.
 
     Raises BadInput if ours is damaged, and OSError if it cannot be read, which does not prove damage.
     """
@@ -73,7 +73,7 @@ def manifest_files(folder: Path) -> dict[str, Known]:
 
 
 def cache_files(folder: Path) -> dict[str, Known]:
-    """The same in the hub's cache, where `snapshots/<commit>/<name>` is a link to `blobs/<hash>`.
+    """file name -> what it must be, by the hub's cache, where `snapshots/<commit>/<name>` is a link to `blobs/<hash>`.
 
     The hash is the one that the hub gave: sha256 for large files, git's sha1 for others. {} on a system without links,
     where the cache has no hashes in its names.

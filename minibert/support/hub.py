@@ -56,22 +56,17 @@ def find_local(name: str, revision: str | None = None) -> Path | None:
 
     Raises BadInput for a name that no model can have, and for a revision of a model that is not taken from the hub.
     """
-    folder = folder_of(name)
+    folder = Path(name) if os.path.isdir(name) else None  # not Path(name).is_dir(), which raises for some names
+    if not folder:
+        if is_path(name):
+            raise BadInput(name, "", "expected a folder, found a file" if os.path.isfile(name) else "no such folder")
+        if not is_hub_id(name):
+            raise BadInput(name, "", "no such folder, and not a valid name on the Hugging Face hub")
+        folder = next((home / name for home in model_homes() if (home / name).is_dir()), None)
     if revision is not None and (folder or name == DEFAULT_MODEL):
         where = folder or f"pinned; the hub's own name of it is {MINILM_HUB_ID}"
         raise BadInput(name, f"revision {revision}", f"is of a model on the hub, and this one is {where}")
     return folder
-
-
-def folder_of(name: str) -> Path | None:
-    """The same, whatever the revision."""
-    if os.path.isdir(name):  # not Path(name).is_dir(), which raises for some names that no folder can have
-        return Path(name)
-    if is_path(name):
-        raise BadInput(name, "", "expected a folder, found a file" if os.path.isfile(name) else "no such folder")
-    if not is_hub_id(name):
-        raise BadInput(name, "", "no such folder, and not a valid name on the Hugging Face hub")
-    return next((home / name for home in model_homes() if (home / name).is_dir()), None)
 
 
 def is_path(name: str) -> bool:

@@ -25,9 +25,8 @@ T = TypeVar("T")
 PACKAGE = Path(__file__).parents[1]
 
 
-@contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Connect to the other ranks for a `with` block, if torchrun started several.
+def join() -> None:
+    """Connect to the other ranks, if torchrun started several.
 
     The connection stays until the process ends, which is at once: see `exits.leave`.
     """
@@ -40,7 +39,6 @@ def joined() -> Iterator[None]:
         except ValueError as error:  # a variable is missing or not a number
             what = f"{error}; start several processes with torchrun, or one without this variable"
             raise BadInput("WORLD_SIZE", os.environ["WORLD_SIZE"], what) from error
-    yield
 
 
 def is_connected() -> bool:

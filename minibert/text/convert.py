@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, lines_of, read_json, read_text, refuse, unique_keys
+from minibert.support.files import lines_of, parse_json, read_json, read_text
 from minibert.text.formats import (
     COLUMNS,
     DOCCANO,
@@ -137,7 +137,7 @@ def literal(text: str) -> Any:
     Python takes 1e999 for infinity, and bytes and sets are literals, too: none of them may reach the copy.
     """
     try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse, parse_float=finite)
+        return parse_json(text)
     except json.JSONDecodeError:
         with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(text)
@@ -166,9 +166,7 @@ def json_lines(file: str | os.PathLike) -> tuple[Any, list[str]]:
         if not line.strip():
             continue
         try:
-            rows.append(
-                json.loads(line, object_pairs_hook=unique_keys, parse_constant=words.append, parse_float=finite)
-            )
+            rows.append(parse_json(line, words.append))
         except (ValueError, RecursionError) as error:
             raise BadInput(file, f"line {number}", f"is not JSON: {error}") from error
         nan_lines += [f"line {number}"] * len(words)

@@ -151,7 +151,7 @@ def walk(top: Any) -> Iterator[tuple[str, str, Any, Any]]:
 
 
 def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str, str, Any, Any]]:
-    """The same for one paragraph."""
+    """The (place, title, context, record) of each question of one paragraph, as `walk` gives them."""
     context, qas = (paragraph.get(key) if isinstance(paragraph, dict) else None for key in ("context", "qas"))
     if not isinstance(context, str):
         yield f"{place}.context", "", None, f"expected a string, {found_instead(context)}"

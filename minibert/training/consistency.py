@@ -31,11 +31,11 @@ def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}  # as it is saved
     may_change = {field.name for field in dataclasses.fields(Settings) if field.metadata.get("may_change")}
     given = {name: value for name, value in given.items() if value is not None or name in may_change}  # None: a default
-    for field in dataclasses.fields(Settings):
-        before, now = getattr(saved, field.name), given.get(field.name, getattr(saved, field.name))
-        if now != before and field.name not in may_change:
+    for name, now in given.items():
+        before = getattr(saved, name)
+        if now != before and name not in may_change:
             what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same"
-            raise BadInput(f"--{field.name}", "", what)
+            raise BadInput(f"--{name}", "", what)
     return dataclasses.replace(saved, **given)
 
 

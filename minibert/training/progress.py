@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.files import finite, refuse, regular
+from minibert.support.files import parse_json, regular
 from minibert.support.streams import deliver, printable
 from minibert.support.writing import write_atomically
 
@@ -56,7 +56,7 @@ def read_log(run: Path) -> list[dict[str, float]]:
     lines = []
     for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
         try:
-            line = json.loads(text, parse_constant=refuse, parse_float=finite)
+            line = parse_json(text)
         except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and "step" in line and all(type(value) in (int, float) for value in line.values()):

@@ -25,7 +25,7 @@ from minibert.model.prepare import set_dropout
 from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
-from minibert.support.hub import find_folder, folder_of
+from minibert.support.hub import find_folder, find_local
 from minibert.support.machine import Machine, choose_machine, keep_memory, try_compiler
 from minibert.support.streams import tell
 from minibert.text.records import Example
@@ -93,7 +93,8 @@ def train(**given: Any) -> Run:
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
     if settings.resume and (source / "trainer_state.json").is_file():
         source = find_checkpoint(Path(os.path.abspath(source)))  # before a folder around it is taken for a run
-    with ranks.joined(), claimed(run) if ranks.is_main() else contextlib.nullcontext():
+    ranks.join()
+    with claimed(run) if ranks.is_main() else contextlib.nullcontext():
         check_ranks(settings)
         checkpoint = find_checkpoint(source) if settings.resume else None
         if checkpoint:
@@ -102,7 +103,7 @@ def train(**given: Any) -> Run:
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
         if not checkpoint or not goes_on_here:
-            model = folder_of(str(settings.model)) if settings.overwrite else None
+            model = find_local(str(settings.model)) if settings.overwrite else None
             check_fresh(run, settings.overwrite, [*settings.inputs, str(model or settings.model)])
         if settings.tensorboard:
             board_writer()  # before anything is removed

@@ -22,7 +22,8 @@ def test_without_torchrun_there_is_one_rank(monkeypatch, flag):
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     model = nn.Linear(3, 2)
-    with ranks.joined(), ranks.main_first():
+    ranks.join()
+    with ranks.main_first():
         assert (ranks.rank(), ranks.world_size(), ranks.local_rank(), ranks.is_main()) == (0, 1, 0, True)
         assert ranks.any_rank(flag) is flag
         assert ranks.sum_over_ranks(torch.tensor([2.5])).item() == 2.5
@@ -34,15 +35,15 @@ def test_without_torchrun_there_is_one_rank(monkeypatch, flag):
 def test_a_world_size_without_torchrun_is_named(monkeypatch, value):
     monkeypatch.setenv("WORLD_SIZE", value)
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(BadInput, match=f"WORLD_SIZE: {value}: .*torchrun"), ranks.joined():
-        pass
+    with pytest.raises(BadInput, match=f"WORLD_SIZE: {value}: .*torchrun"):
+        ranks.join()
 
 
 @pytest.mark.parametrize("value", ["", "0", "1"])
 def test_such_a_world_size_means_one_process(monkeypatch, value):
     monkeypatch.setenv("WORLD_SIZE", value)
-    with ranks.joined():
-        assert ranks.world_size() == 1 and not is_rank()
+    ranks.join()
+    assert ranks.world_size() == 1 and not is_rank()
 
 
 class Replica(nn.Linear):
@@ -77,8 +78,8 @@ from minibert.support.errors import BadInput
 from minibert.support.exits import run_command
 
 @run_command
-@ranks.joined()
 def main():
+    ranks.join()
     file = Path(sys.argv[1])
     found = {"rank": ranks.rank(), "local": ranks.local_rank(), "size": ranks.world_size(), "main": ranks.is_main()}
     found["sum"] = ranks.sum_over_ranks(torch.tensor([1.0, 10.0 * (ranks.rank() + 1)])).tolist()
