@@ -100,6 +100,12 @@ def test_questions_are_read_until_an_empty_line_or_the_end_of_the_input(ask, exp
     assert (done.code, done.err) == (0, "".join(f"question> {line}\n" for line in (*questions, "")))
 
 
+def test_int8_is_a_dtype_of_the_command(ask):
+    """Not the same answer, by another rounding of a model with random weights; but one of the text."""
+    done = ask(*ONE, "--dtype", "int8", "--json")
+    assert done.code == 0 and CONTEXT[done.result["start"] : done.result["end"]] == done.result["answer"] != ""
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_a_stream_in_utf_16_is_named(ask, encoding):
     ask("--input", "-", stdin=("\ufeff" + as_lines(GOOD).decode()).encode(encoding)).assert_refused(
@@ -355,7 +361,8 @@ def test_a_line_is_answered_while_the_input_stays_open_and_ctrl_c_ends_it(tiny_f
 # --- batches of the stream
 
 
-def test_a_part_filled_batch_does_not_wait_for_more():
+def test_a_part_filled_batch_does_not_wait_for_more(monkeypatch):
+    monkeypatch.setattr(stream, "WAIT_SECONDS", 1.0)  # for a thread that a busy machine holds up
     stop = threading.Event()
 
     def source():

@@ -64,7 +64,7 @@ def test_exactly_a_model_folder_arrives(run, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     command = [sys.executable, "-m", "minibert", "publish", "--ckpt", str(run.folder), "--name", "me/mine"]
     env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
-    env |= {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env |= {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     server.shutdown()
     assert ended.returncode == 0, ended.stderr
@@ -90,6 +90,18 @@ def test_a_dry_run_lists_the_files_and_asks_no_hub(run, command):
     done = command("publish", "--ckpt", run.folder, "--name", "me/mine", "--dry_run")
     listed = {line.split()[-1] for line in done.out.split("\n\n")[0].splitlines()}
     assert done.code == 0 and listed == UPLOADED and "nothing was uploaded" in done.out
+
+
+def test_a_damaged_checkpoint_is_not_published_but_the_next_intact_one(run, command, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    best = (folder / "best").read_text("utf-8").strip()
+    shutil.copytree(folder / best, folder / "checkpoint-1")
+    weights = folder / best / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = command("publish", "--ckpt", folder, "--name", "me/mine", "--license", "mit", "--dry_run")
+    assert done.code == 0 and f"{best}: model.safetensors is damaged" in done.err and 'license: "mit"' in done.out
+    shutil.rmtree(folder / "checkpoint-1")
+    command("publish", "--ckpt", folder, "--name", "me/mine", "--dry_run").assert_refused("is damaged")
 
 
 def test_paths_of_this_machine_are_left_out(run, tmp_path):

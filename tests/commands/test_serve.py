@@ -38,8 +38,9 @@ def ask(server, question, context=CONTEXT, **headers):
     return status, json.loads(body)
 
 
-def test_it_answers_as_the_pipeline_does(server):
+def test_it_answers_as_the_pipeline_does_and_logs_no_question(server, capfd):
     status, content = ask(server, "when was it made ?")
+    assert "made" not in "".join(capfd.readouterr())
     expected = server.reader("when was it made ?", CONTEXT, top_k=3, max_answer_len=30, handle_impossible_answer=True)
     assert (status, content) == (200, {"answers": expected})
     assert all(CONTEXT[a["start"] : a["end"]] == a["answer"] for a in content["answers"])

@@ -70,7 +70,7 @@ def answer(command, ckpt):
 
 
 @pytest.mark.parametrize(("name", "damage", "matters"), DAMAGES)
-def test_a_damaged_checkpoint_is_found_by_every_command(command, run_folder, name, damage, matters):
+def test_a_damaged_checkpoint_does_not_answer_and_verify_names_it(command, run_folder, name, damage, matters):
     """Another one of the run is used with a warning; one that is named itself ends the command."""
     damage(run_folder / "checkpoint-2" / name)
     done, alone = answer(command, run_folder), answer(command, run_folder / "checkpoint-2")

@@ -13,9 +13,10 @@ import torch
 
 from minibert.model.bert import BertForQuestionAnswering, span_loss
 from minibert.model.weights import file_name, load_model, save_model, table_names
+from minibert.support import machine
 from minibert.support.machine import Machine
 from minibert.support.signals import Stopped
-from minibert.text.batches import collate, training_batches
+from minibert.text.batches import collate, padded_width, training_batches
 from minibert.text.squad import read_squad
 from minibert.text.windows import make_windows
 from minibert.training import loop
@@ -102,7 +103,13 @@ def plain_transformers_loop(model, windows, run: Settings, epochs: int) -> list[
     return losses
 
 
-def test_20_steps_equal_a_plain_loop_over_transformers(tmp_path, tokenizer, train_set, make, recorded):
+@pytest.mark.parametrize("windows_in_a_part", [4, 3])
+def test_20_steps_equal_a_plain_loop_over_transformers(
+    tmp_path, tokenizer, train_set, make, recorded, monkeypatch, windows_in_a_part
+):
+    """Also where a processor takes each batch of four windows in parts of three and one."""
+    width = padded_width(train_set[1].lengths)
+    monkeypatch.setattr(machine, "MOST_POSITIONS", windows_in_a_part * width)
     transformers = pytest.importorskip("transformers")
     changes = {"gradient_accumulation_steps": 2, "epochs": 10, "warmup_ratio": 0.25, "max_grad_norm": 0.5}
     training = make(learning_rate=4e-3, **changes)
