@@ -89,11 +89,11 @@ def plain_transformers_loop(model, windows, run: Settings, epochs: int) -> list[
     ]
     optimizer = torch.optim.AdamW(groups, lr=run.learning_rate, eps=1e-8)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 5, 20)
-    losses = []
+    losses, count = [], run.gradient_accumulation_steps
     for epoch in range(epochs):
         batches = training_batches(windows.lengths, run.batch_size, run.seed, epoch)
-        for i in range(0, len(batches), 2):
-            micro_losses = [model(**collate(windows, indices)).loss / 2 for indices in batches[i : i + 2]]
+        for i in range(0, len(batches), count):
+            micro_losses = [model(**collate(windows, indices)).loss / count for indices in batches[i : i + count]]
             sum(micro_losses).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
             optimizer.step()
@@ -103,15 +103,15 @@ def plain_transformers_loop(model, windows, run: Settings, epochs: int) -> list[
     return losses
 
 
-@pytest.mark.parametrize("windows_in_a_part", [4, 3])
+@pytest.mark.parametrize(("batch_size", "accumulated", "most"), [(4, 2, 4), (8, 1, 3)])
 def test_20_steps_equal_a_plain_loop_over_transformers(
-    tmp_path, tokenizer, train_set, make, recorded, monkeypatch, windows_in_a_part
+    tmp_path, tokenizer, train_set, make, recorded, monkeypatch, batch_size, accumulated, most
 ):
-    """Also where a processor takes each batch of four windows in parts of three and one."""
-    width = padded_width(train_set[1].lengths)
-    monkeypatch.setattr(machine, "MOST_POSITIONS", windows_in_a_part * width)
+    """Also where a processor takes each batch of 8 windows in parts of 3, 3 and 2."""
+    monkeypatch.setattr(machine, "MOST_POSITIONS", most * padded_width(train_set[1].lengths))
     transformers = pytest.importorskip("transformers")
-    changes = {"gradient_accumulation_steps": 2, "epochs": 10, "warmup_ratio": 0.25, "max_grad_norm": 0.5}
+    changes = {"epochs": 10, "warmup_ratio": 0.25, "max_grad_norm": 0.5}
+    changes |= {"batch_size": batch_size, "gradient_accumulation_steps": accumulated}
     training = make(learning_rate=4e-3, **changes)
     ours, run = training.model, training.settings
     save_model(ours, tokenizer, tmp_path / "start")
