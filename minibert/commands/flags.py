@@ -35,6 +35,7 @@ OTHER_NAMES = {
     "per_gpu_eval_batch_size": ("eval_batch_size",),
     "predict_batch_size": ("eval_batch_size",),
     "max_train_samples": ("max_questions",),
+    "layerwise_lr_decay": ("layer_decay",),
     "warmup_proportion": ("warmup_ratio",),
     "warmup_steps": ("warmup_ratio",),
     "save_total_limit": ("keep_last",),

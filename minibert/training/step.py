@@ -22,7 +22,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from minibert.model.bert import span_loss
+from minibert.model.bert import BertForQuestionAnswering, span_loss
 from minibert.support.machine import Machine
 from minibert.text.batches import Batch
 
@@ -43,7 +43,7 @@ def update(
     clipping; both are scalars on the device.
     """
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["share"]  # see `make_optimizer`
     step_loss = torch.zeros((), device=machine.device)
     for batch, weight in micro_batches:
         batch = machine.load(batch)
@@ -86,16 +86,27 @@ def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: flo
     return peak * (total_steps - step) / (total_steps - warmup)
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    model: BertForQuestionAnswering, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2017), with weight decay on matrices only.
 
     A LayerNorm gain belongs near 1 and a bias only shifts; decay towards 0 would distort both. Embeddings are matrices
     and do decay.
+
+    layer_decay: the share of a layer's rate at which the layer below it learns, and the embeddings below the lowest
+    (Howard and Ruder, 2018). Low layers hold what pre-training learned of language, which every task needs; the top one
+    holds more of what only the pre-training tasks need.
     """
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
-    ]
+    parts = [model.span_head, *reversed(model.encoder.layers), model.embeddings]  # from the top
+    groups = []
+    for depth, part in enumerate(parts):
+        share = layer_decay ** max(0, depth - 1)  # the head learns as fast as the top layer
+        matrices = [p for p in part.parameters() if p.dim() > 1]
+        vectors = [p for p in part.parameters() if p.dim() == 1]
+        groups += [
+            {"params": matrices, "weight_decay": weight_decay, "share": share},
+            {"params": vectors, "weight_decay": 0.0, "share": share},
+        ]
     # Fused: one pass over memory for all parameters, where the plain loop makes about ten.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)

@@ -122,6 +122,20 @@ def test_the_rate_rises_to_the_peak_and_falls_to_zero(step, total, warmup_ratio,
     assert learning_rate_at(step, total, warmup_ratio, PEAK) == pytest.approx(share_of_peak * PEAK, abs=1e-15)
 
 
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5, 0.0])
+def test_lower_layers_learn_at_a_share_of_the_rate_of_those_above(windows, layer_decay):
+    """The first step of AdamW moves each weight by its rate, whatever its gradient."""
+    model = still_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    take_step(model, windows, [np.arange(4)], optimizer=make_optimizer(model, PEAK, 0.0, layer_decay))
+    heights = {"span_head.": 0, "encoder.layers.1.": 0, "encoder.layers.0.": 1, "embeddings.": 2}
+    for name, parameter in model.named_parameters():
+        (height,) = (height for start, height in heights.items() if name.startswith(start))
+        moved = (parameter.detach() - before[name]).abs().max().item()
+        if not name.endswith(("key.bias", "span_head.bias", "layers.1.feed_forward_norm.bias")):  # have no gradient
+            assert moved == pytest.approx(1e-3 * layer_decay**height, rel=1e-2), name
+
+
 def test_only_matrices_decay_and_every_parameter_is_in_one_group():
     model = BertForQuestionAnswering(tiny_config())
     optimizer = make_optimizer(model, 0.1, 0.5)
