@@ -8,6 +8,7 @@ The last line of stdout is one JSON object of scores, under the official keys. `
 
 import functools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -130,11 +131,12 @@ def check(options: EvaluateOptions, given: Collection[str]) -> None:
 
 
 def check_noted(data: Path, folder: Path) -> None:
-    """BadInput if the evaluation data that a run noted is no file here, and a warning if it is another one."""
-    if not data.is_file():  # a stranger's checkpoint may name a pipe, which would be read for ever
-        raise BadInput(data, "", "is the run's --eval_data, and no file here; name the data with --data")
+    """BadInput if the evaluation data that a run noted cannot be read here, and a warning if it is another file."""
+    if not (data.is_file() and os.access(data, os.R_OK)):  # a stranger's note may name a pipe, which would never end
+        what = "the run's --eval_data: not found, not readable, or no regular file; name the data with --data"
+        raise BadInput(data, "", what)
     noted = read_facts(folder).get("eval_sha256")
-    if noted and fingerprint(data)["sha256"] != noted:
+    if noted and fingerprint(data)["sha256"] != noted and os.environ.get("RANK", "0") == "0":
         tell(f"warning: {data}: is not the file that the run was scored on, or was changed since")
 
 

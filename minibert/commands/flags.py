@@ -16,8 +16,8 @@ from minibert.support.errors import BadInput
 from minibert.support.streams import printable, tell
 from minibert.training.settings import value_kinds
 
-# What run_qa and run_squad call our flags: whoever pastes one of their recipes is told the name here. Where commands
-# have different flags for it, each is answered with its own.
+# What run_qa, run_squad and others call our flags: whoever pastes one of their recipes is told the name here. Where
+# commands have different flags for it, each is answered with its own.
 OTHER_NAMES = {
     "dataset_name": ("data",),
     "train_file": ("data",),
@@ -120,7 +120,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
     kind: Any = next((kind for kind in (int, float) if kind in kinds), str)
     metavar = about.get("metavar") or {int: "N", float: "X"}.get(kind)
     if kind is str and metavar not in TEXTS:
-        kind = not_empty
+        kind = named
     count: dict[str, Any] = {}
     if Sequence in kinds:
         count = {"nargs": about["positional"]} if "positional" in about else {"nargs": "+", "action": LastList}
@@ -129,10 +129,10 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
     parser.add_argument(name, help=text, type=kind, choices=about.get("choices"), metavar=metavar, **count)
 
 
-def not_empty(word: str) -> str:
+def named(word: str) -> str:
     """A word that names something. "" is what a shell makes of a variable that is not set, and would mean no flag.
 
-    A shell leaves the tilde in `--output_dir=~/runs` as it is.
+    A leading ~ is expanded: a shell leaves the one in `--output_dir=~/runs`.
     """
     if not word:
         raise argparse.ArgumentTypeError("expected a name, found an empty word")

@@ -31,8 +31,8 @@ def answer_stream(ask: Ask, source_name: str, output: str, batch_size: int) -> N
     """Answer JSON lines in batches; BadInput at the end if any line was bad. "-" is stdin or stdout."""
     bad = 0
     with open_text(source_name, "r") as source, open_text(output, "w") as sink:
-        for lines in batches_of(source, batch_size):
-            if lines[0].startswith(UTF_16):
+        for number, lines in enumerate(batches_of(source, batch_size)):
+            if number == 0 and lines[0].startswith(UTF_16):
                 raise BadInput(source_name, "", "is UTF-16; save it as UTF-8")
             records = [parse(line) for line in lines]
             good = [record for record in records if "error" not in record]

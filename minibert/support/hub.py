@@ -152,7 +152,7 @@ def fetch_from_hub(
         if not is_whole and not any(inside.glob("*.bin")):
             why = first_line(failure) if is_online else "nothing is downloaded now"
             raise BadInput(hub_id, where, f"its weights are not in the hub's cache: {why}")
-        raise BadInput(hub_id, where, without_weights(hub_id))
+        raise BadInput(hub_id, where, without_weights(hub_id, revision))
     return inside
 
 

@@ -62,13 +62,24 @@ def run_lock(run: Path) -> Iterator[None]:
     # Without truncation: behind a hard link the file may be anybody's.
     descriptor = regular(str(run / LOCK), os.O_RDWR | os.O_CREAT)
     try:
-        if not lock(descriptor):
+        if not lock_if_possible(descriptor):
             raise BadInput(run, "", "another run is writing here; wait for it, or name another --output_dir")
         if not is_still(run / LOCK, descriptor):  # opened just before another run removed its empty folder
             raise BadInput(run, "", "another run has just ended here; start again")
         yield
     finally:
         os.close(descriptor)
+
+
+def lock_if_possible(descriptor: int) -> bool:
+    """`lock`; on a file system without locks a warning, and True."""
+    try:
+        return lock(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
+        tell(f"warning: this file system has no locks ({error.strerror}): start no second run in the same folder")
+        return True
 
 
 def is_still(file: Path, descriptor: int) -> bool:
@@ -92,8 +103,4 @@ def lock(descriptor: int) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # the answer of flock, and that of Windows
         return False
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        tell(f"warning: this file system has no locks ({error.strerror}): start no second run in the same folder")
     return True

@@ -120,12 +120,15 @@ def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
     return None
 
 
-def without_weights(hub_id: str) -> str:
+def without_weights(hub_id: str, revision: str | None = None) -> str:
     """What to do where a repository has no safetensors weights: the hub's own bot may have converted its pickle."""
     api = library().HfApi()
     what = f"has no safetensors weights, and pickled ones are {NEVER_OPENED}; "
     with contextlib.suppress(Exception):  # this is a hint only
-        listed = [entry.rfilename for entry in api.model_info(hub_id, revision="main").siblings or []]
+        listed = [
+            entry.rfilename
+            for entry in api.model_info(hub_id, revision=revision or "main", timeout=ANSWER_SECONDS).siblings or []
+        ]
         if not any(fnmatch(name, PICKLED_WEIGHTS) for name in listed):
             return "has no weights of PyTorch; choose another repository of this model"
         for request in api.get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):

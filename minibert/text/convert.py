@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -104,7 +105,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         value = row.get(name)
         if isinstance(value, str) and value.startswith(("{", "[")):
             row[name] = literal(value)  # a list that a CSV file holds as text
-            if row[name] is value and "array(" in value:
+            if row[name] is value and re.search(r"['\"]text['\"]: array\(", value):
                 raise ValueError(
                     "it holds numpy arrays as text; export with .to_json(file, orient='records', lines=True)"
                 )

@@ -5,6 +5,7 @@ turns the fields into flags, and answers other names that run_squad and run_qa h
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -202,7 +203,8 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     def run_folder(self) -> Path:
         """The folder that the run writes to. A resumed run stays in the folder that is named, wherever it lies now."""
         if self.output_dir is not None:
-            return Path(self.output_dir).expanduser()
+            is_text = isinstance(self.output_dir, str)  # which a shell may not have expanded
+            return Path(os.path.expanduser(self.output_dir) if is_text else self.output_dir)
         if isinstance(self.resume, (str, Path)):
             resumed = Path(self.resume)
             return resumed.resolve().parent if (resumed / "trainer_state.json").is_file() else resumed

@@ -94,9 +94,9 @@ def make_optimizer(
     A LayerNorm gain belongs near 1 and a bias only shifts; decay towards 0 would distort both. Embeddings are matrices
     and do decay.
 
-    layer_decay: the share of a layer's rate at which the layer below it learns, and the embeddings below the lowest
-    (Howard and Ruder, 2018). Low layers hold what pre-training learned of language, which every task needs; the top one
-    holds more of what only the pre-training tasks need.
+    layer_decay: each layer learns at this share of the rate of the layer above it, and the embeddings at this share of
+    the lowest layer's (Howard and Ruder, 2018). Low layers hold what pre-training learned of language, which every task
+    needs; the top one holds more of what only the pre-training tasks need.
     """
     parts = [model.span_head, *reversed(model.encoder.layers), model.embeddings]  # from the top
     groups = []

@@ -235,7 +235,9 @@ def test_a_damaged_note_of_the_run_is_refused_and_another_programs_left_alone(ev
 def test_a_checkpoint_cannot_name_a_pipe_to_be_read_for_ever(evaluate, run_folder, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     damage(run_folder / "checkpoint-7/trainer_state.json", "settings/eval_data", str(tmp_path / "pipe"))
-    evaluate("--ckpt", run_folder).assert_refused("is the run's --eval_data, and no file here; name the data")
+    evaluate("--ckpt", run_folder).assert_refused(
+        "the run's --eval_data: not found, not readable, or no regular file; name the data"
+    )
 
 
 def test_the_evaluation_data_of_a_run_is_compared_with_what_it_noted(evaluate, run_folder, files):
