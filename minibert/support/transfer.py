@@ -125,11 +125,8 @@ def without_weights(hub_id: str, revision: str | None = None) -> str:
     api = library().HfApi()
     what = f"has no safetensors weights, and pickled ones are {NEVER_OPENED}; "
     with contextlib.suppress(Exception):  # this is a hint only
-        listed = [
-            entry.rfilename
-            for entry in api.model_info(hub_id, revision=revision or "main", timeout=ANSWER_SECONDS).siblings or []
-        ]
-        if not any(fnmatch(name, PICKLED_WEIGHTS) for name in listed):
+        info = api.model_info(hub_id, revision=revision or "main", timeout=ANSWER_SECONDS)
+        if not any(fnmatch(entry.rfilename, PICKLED_WEIGHTS) for entry in info.siblings or []):
             return "has no weights of PyTorch; choose another repository of this model"
         for request in api.get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
             if "safetensors" in request.title:
