@@ -48,8 +48,8 @@ def find_answers(
 
     threshold: of the null odds, above which an answer is left out; None is that of `answering`, and keeps all if there
     is none. least_confidence: below it, an answer is left out. With several documents, of the answers that overlap in
-    one of them only the best is kept. Where none is left, the list is one empty answer: that of the document with
-    the lowest null odds.
+    one of them only the best is kept. Where none is left, the list is one empty answer: that of the document with the
+    lowest null odds.
     """
     if threshold is None:
         threshold = answering.null_score_diff_threshold

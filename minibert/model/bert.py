@@ -221,8 +221,8 @@ def span_loss(
 ) -> Tensor:
     """Mean over windows and answers of (cross-entropy of the start + cross-entropy of the end) / 2.
 
-    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A answers, or (B,). A window without the
-    answer has (0, 0), so that it learns to choose [CLS].
+    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A answers, or (B,). A window without the answer has
+    (0, 0), so that the model learns to choose [CLS] there.
 
     Why the mean over answers: "1871" and "in 1871" are both right, and which of them an annotator writes down is a
     matter of taste. So the model learns for each token how many of the answers begin or end there.

@@ -118,7 +118,7 @@ def intact(folder: Path) -> Path:
         if not found:
             return candidate
         if len(candidates) == 1:
-            is_ours = MANIFEST in found  # a remedy for who changed a file, where no hub has its hash
+            is_ours = MANIFEST in found  # no hub has its hashes: whoever changed a file can do without them
             remedy = f" (or remove {MANIFEST}, if you changed the file yourself)" if is_ours else ""
             raise BadInput(candidate, "", f"{found}; use another copy{remedy}")
         tell(f"warning: {candidate}: {found}; trying another checkpoint")

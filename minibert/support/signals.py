@@ -46,9 +46,8 @@ def handle_signals(handler: Any) -> dict[int, Any]:
 class StopSignals:
     """Within a `with` block, record a signal to stop in `received`, so that a loop can end between two steps.
 
-    A second signal ends the process at once; where Python's own handler of Ctrl-C was active,
-    as in a notebook, a second Ctrl-C raises `Stopped`.
-    Outside the main thread nothing is received.
+    A second signal ends the process at once. Where Python's own handler of Ctrl-C was active, as in a notebook, a
+    second Ctrl-C raises `Stopped` instead. Outside the main thread nothing is received.
     """
 
     def __init__(self) -> None:

@@ -154,12 +154,7 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
-    layer_decay: float = option(
-        1.0,
-        "each layer learns at this share of the rate of the one above it, embeddings lowest",
-        least=0,
-        most=1,
-    )
+    layer_decay: float = option(1.0, "each layer learns at this share of the rate of the one above", least=0, most=1)
     dropout: float | None = option(
         None,
         f"dropout in training; default: the model's own for hidden_size >= {BASE_SIZE}, 0 below",

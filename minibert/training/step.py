@@ -2,7 +2,7 @@
 
 The loss of a step is the mean over its N windows. They may come in several micro-batches, when N windows do not fit in
 memory at once, and on several ranks (processes, each with a copy of the model). `span_loss` is the mean over the n
-windows of one micro-batch, so that one weighs n / N:
+windows of one micro-batch, which therefore weighs n / N:
 
     loss = sum over all micro-batches of n / N * span_loss
 

@@ -99,7 +99,7 @@ def test_the_names_in_the_hubs_cache_are_hashes_and_other_links_are_not(tmp_path
     assert known_files(snapshot) == {"a": Known(SHA256, None, "the hub"), "b": Known(GIT, None, "the hub")}
     assert model_fault(snapshot) is None
     assert known_files(blobs) == {}
-    # An old manifest on the hub is no more than a file there.
+    # A manifest that came with the model from the hub is not used: the hub's own hashes are.
     write_json(snapshot / "manifest.json", {"a": {"bytes": 1, "sha256": "0" * 64}})
     assert model_fault(snapshot) is None
     (snapshot / "manifest.json").unlink()
