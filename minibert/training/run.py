@@ -32,17 +32,11 @@ from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import DOC_STRIDE, make_windows
+from minibert.training.card import write_card
 from minibert.training.consistency import check_facts, check_ranks, facts_of, resumed_settings
 from minibert.training.loop import Training
 from minibert.training.progress import board_writer, say
-from minibert.training.run_folder import (
-    check_fresh,
-    check_way,
-    claimed,
-    clear,
-    find_checkpoint,
-    remove_after,
-)
+from minibert.training.run_folder import check_fresh, check_way, claimed, clear, find_checkpoint, make_latest
 from minibert.training.settings import BASE_RATE, BASE_SIZE, SMALL_RATE, Settings
 
 P = ParamSpec("P")
@@ -113,7 +107,8 @@ def train(**given: Any) -> Run:
         if ranks.is_main() and settings.overwrite:
             clear(run)
         if ranks.is_main() and checkpoint and goes_on_here:
-            remove_after(checkpoint, settings.keep_last)
+            make_latest(checkpoint, settings.keep_last)
+            write_card(run)
         return Run(run, training.settings, training.train())
 
 

@@ -134,12 +134,16 @@ def own_checkpoints(run: Path) -> list[Path]:
     return [checkpoint for checkpoint in checkpoints(run) if is_own(checkpoint)]
 
 
-def remove_after(checkpoint: Path, keep_last: int) -> None:
-    """Remove newer checkpoints, which the resumed run is going to write again, and those not pruned before a crash."""
+def make_latest(checkpoint: Path, keep_last: int) -> None:
+    """Name a checkpoint in `latest`, which a kill after its save may have left behind; remove newer ones, which the
+    resumed run is going to write again, and those not pruned before a crash."""
+    run = checkpoint.parent
+    if read_pointer(run / "latest") != checkpoint.name:
+        write_pointer(run / "latest", checkpoint.name)
     if newer := newer_checkpoints(checkpoint):
         tell(f"removing {', '.join(newer)}: the run goes back to {checkpoint.name} and writes them again")
-    remove(checkpoint.parent, *newer)
-    prune(checkpoint.parent, keep_last)
+    remove(run, *newer)
+    prune(run, keep_last)
 
 
 def check_way(checkpoint: Path, total_steps: int) -> None:

@@ -233,6 +233,7 @@ def test_a_pointer_never_leads_out_of_the_run(tmp_path, parts, name):
         ("minibert.training.loop.log", 3),  # the losses of step 10
         ("minibert.training.checkpoint.sync_to_disk", 30),  # in the middle of a save
         ("minibert.training.checkpoint.write_pointer", STEPS_PER_EPOCH),  # before `latest` is updated
+        ("minibert.training.checkpoint.write_pointer", STEPS),  # and no other save follows
         ("minibert.training.run_folder.write_pointer", 1),  # before `best` is
         ("minibert.training.loop.record_scores", 3),
         ("minibert.training.checkpoint.prune", 7),

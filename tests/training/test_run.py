@@ -20,7 +20,7 @@ from minibert.support import hub
 from minibert.support.errors import BadInput
 from minibert.support.run_files import read_pointer
 from minibert.training.card import write_card
-from minibert.training.run_folder import checkpoints, read_scores, record_scores, remove_after
+from minibert.training.run_folder import checkpoints, make_latest, read_scores, record_scores
 from minibert.training.settings import Settings
 from tests.builders import draw_weights, tiny_config, toy_run, write_toy_squad
 
@@ -77,8 +77,11 @@ def test_a_resumed_run_needs_no_settings_and_ends_as_the_whole_one(finished, hal
     out = capfd.readouterr().out
     assert "resumed at step 5 of 14" in out and f"saved {half / 'checkpoint-14'}" in out
     assert f"epoch 2: loss {log_of(resumed)[-1]['loss']:.2f}" in out
+    card = (half / "README.md").read_bytes()
+    (half / "README.md").unlink()
     minibert.train(output_dir=half, resume=True)
     assert "this run is finished; to train on: python train.py --model" in capfd.readouterr().out
+    assert (half / "README.md").read_bytes() == card  # a kill may come before the last card
     assert "# half" in (half / "README.md").read_text("utf-8")
 
 
@@ -197,10 +200,11 @@ def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finis
     with pytest.raises(BadInput, match="going back to checkpoint-5 would remove checkpoint-10, the best; name another"):
         minibert.train(resume=folder / "checkpoint-5")
     assert [path.name for path in checkpoints(folder)] == [f"checkpoint-{step}" for step in (5, 7, 10, 14)]
-    remove_after(folder / "checkpoint-5", keep_last=9)
+    make_latest(folder / "checkpoint-5", keep_last=9)
     said = "removing checkpoint-7, checkpoint-10, checkpoint-14: the run goes back to checkpoint-5"
     assert capfd.readouterr().err.startswith(said)
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-5"]
+    assert read_pointer(folder / "latest") == "checkpoint-5"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
