@@ -129,7 +129,7 @@ class QuestionAnswering:
         for example, prediction in zip(examples, predictions):
             found = list(prediction.answers)
             if options["handle_impossible_answer"] or not found:
-                found = sorted([*found, prediction.null], key=lambda answer: -answer.logit_sum)  # as they were found
+                found = sorted([*found, prediction.null], key=lambda answer: -answer.logit_sum)  # the spans' own order
             answers = [to_dict(answer) for answer in found]
             if is_widened:
                 answers = self.widen(answers, example.context)

@@ -4,7 +4,7 @@ In: a start logit and an end logit for every token, in the flat layout of `Windo
 
 A span is legal if both its tokens lie in the context, its end is not before its start, and it has at most
 `max_answer_length` tokens. Its value is start logit + end logit. `search_plain` is this rule as a loop for one
-question; `search` gives the same result for many questions, by array operations.
+question; `search` finds the same spans for many questions, by array operations.
 
 Why every pair is tried: the usual shortcut pairs the 20 highest starts with the 20 highest ends of a window. The best
 legal span need not be among those pairs, and all of them may be illegal.
@@ -46,6 +46,8 @@ def search_plain(
     max_answer_length: int = MAX_ANSWER_LENGTH,
 ) -> list[tuple[float, int, int]]:
     """The best legal spans of one question: (logit sum, first token, last token), best first.
+
+    question: the index of its example. Logits: (tokens of all windows,), in the order of `windows.ids`.
 
     Tokens are counted in the context, so a span is the same pair in every window that holds it. An example: the context
     "anna weiss made it" in one window, spans of at most 2 tokens, and the logit sum of each legal span:
@@ -178,10 +180,10 @@ class Chunk:
         self.first_row = cls_row + windows.context_start[selected]  # (windows,) of the context
         self.length = windows.bounds[1:][selected] - 1 - self.first_row  # (windows,) tokens of the context
         token = windows.first_token[selected]
-        self.slots = np.maximum.reduceat(token + self.length, first_window) + 1  # (questions,)
-        self.null_slot = np.cumsum(self.slots) - 1  # (questions,) the last of each question
-        self.begin = self.null_slot - self.slots + 1  # (questions,) the first of each question
-        self.first_slot = self.begin[self.question] + token  # (windows,) of the context
+        self.slot_counts = np.maximum.reduceat(token + self.length, first_window) + 1  # (questions,)
+        self.null_slot = np.cumsum(self.slot_counts) - 1  # (questions,) the last of each question
+        self.question_slot = self.null_slot - self.slot_counts + 1  # (questions,) the first of each question
+        self.first_slot = self.question_slot[self.question] + token  # (windows,) of the context
         self.token_row = flat_rows(self.first_row, self.length)  # (tokens,) of all windows' contexts
         self.token_slot = flat_rows(self.first_slot, self.length)  # (tokens,)
         null_order = np.lexsort([start_logits[cls_row] + end_logits[cls_row], self.question])
@@ -201,9 +203,9 @@ class Spans:
 def best_spans(chunk: Chunk, count: int, max_length: int) -> Spans:
     """The `count` best legal spans of each question.
 
-    For each start of a window take the best span. Keep the `count` starts with the highest sums. The count-th best span
-    among all spans of these starts is a lower bound: nothing below it can be in the result. Search again with that
-    bound.
+    In each window: take the best span of each start. Keep the `count` starts with the highest sums. The count-th best
+    span among all spans of these starts is a lower bound: nothing below it can be in the result. Search again with that
+    bound. `rank` then merges the windows.
     """
     longest = max(1, chunk.length.max())
     max_length = min(max_length, longest)
@@ -268,6 +270,6 @@ def token_probabilities(chunk: Chunk, logits: np.ndarray) -> np.ndarray:
     values[chunk.null_slot] = logits[chunk.null_row]
     np.maximum.at(values, chunk.token_slot, logits[chunk.token_row])
     # The maximum is subtracted because exp overflows for large logits.
-    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, chunk.begin), chunk.slots))
-    weights /= np.repeat(np.add.reduceat(weights, chunk.begin, dtype=np.float64), chunk.slots)
+    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, chunk.question_slot), chunk.slot_counts))
+    weights /= np.repeat(np.add.reduceat(weights, chunk.question_slot, dtype=np.float64), chunk.slot_counts)
     return weights

@@ -189,6 +189,6 @@ def token_heat(windows: Windows, logits: tuple[np.ndarray, np.ndarray], question
         is_kept = np.maximum(starts, ends) >= LEAST_PROBABILITY
         columns = [offsets[:, 0], offsets[:, 1] - offsets[:, 0], np.rint(100 * starts), np.rint(100 * ends)]
         table = np.stack(columns, axis=1).astype(int)  # (slots, 4)
-        for begin, stop in zip(chunk.begin, chunk.null_slot):
+        for begin, stop in zip(chunk.question_slot, chunk.null_slot):
             heat.append(table[begin:stop][is_kept[begin:stop]].ravel().tolist())
     return heat

@@ -72,9 +72,9 @@ def score_question(
         golds = [gold for gold in golds if normalize(gold, metric_language)] or [""]
     exact = [exact_match(prediction, gold, metric_language) for gold in golds]
     is_empty = is_version_2 and not normalize(prediction, metric_language)
-    overlap = exact if is_empty else [f1(prediction, gold, metric_language) for gold in golds]
-    best = max(range(len(golds)), key=lambda i: (overlap[i], exact[i]))
-    return max(exact), overlap[best], golds[best]
+    f1s = exact if is_empty else [f1(prediction, gold, metric_language) for gold in golds]
+    best = max(range(len(golds)), key=lambda i: (f1s[i], exact[i]))
+    return max(exact), f1s[best], golds[best]
 
 
 def score(
@@ -151,10 +151,10 @@ def score_version_2(
         check_complete(examples, null_odds, "null odds")
     rows = []
     for example in examples:
-        exact, overlap, _ = score_question(example, predictions[example.id], True, metric_language)
+        exact, f1_score, _ = score_question(example, predictions[example.id], True, metric_language)
         if null_odds is not None and null_odds[example.id] > threshold:
-            exact = overlap = float(not example.answers)
-        rows.append((exact, overlap))
+            exact = f1_score = float(not example.answers)
+        rows.append((exact, f1_score))
     scores = mean_scores(rows, ("exact", "f1", "total"))
     for prefix, has_answer in (("HasAns", True), ("NoAns", False)):
         if part := [row for example, row in zip(examples, rows) if bool(example.answers) is has_answer]:

@@ -10,7 +10,7 @@ whose layer is that of "Attention Is All You Need" (Vaswani et al., 2017). The i
 [CLS] opens a window and [SEP] ends each text. [PAD] fills a window up to the longest of its batch; the mask
 (`attention_mask`) is 0 there, so that no token attends to it.
 
-What pre-training on billions of words has already taught the weights that we load:
+What pre-training on billions of words has taught BERT's weights (those of DistilBERT and MiniLM learned to imitate it):
     the words and positions   Guessing masked-out words made each vector describe its token in its sentence.
     the token types           The second task was to say of two texts whether the second follows the first. Type 0
                               marks the first, type 1 the second. Here the question is the first text and the context
@@ -21,7 +21,7 @@ The span head is the one part that pre-training has not touched: two vectors, on
 Shapes, here and in every file:
     B  windows in the batch                    D  hidden_size            H  attention heads
     T  tokens of the longest (padded) window   F  intermediate_size      K  size of a head, D = H * K
-    V  tokens in the vocabulary                A  answers of a question
+    V  tokens in the vocabulary                A  labels of a window, one for each answer
 
 Read from the top: each class uses the ones above it. Next in the lesson: `training/step.py`, one update of these
 weights.
@@ -39,13 +39,13 @@ from torch import Tensor, nn
 class BertConfig:
     """The sizes and rates of an encoder. Names and defaults are those of BERT's `config.json` (BERT-base)."""
 
-    model_type: str = "bert"  # or "distilbert": half the layers, no token types, other names in its files
+    model_type: str = "bert"  # or "distilbert", whose files have other names
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-    hidden_act: str = "gelu"
+    hidden_act: str = "gelu"  # the only one
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     qa_dropout: float = 0.0  # before the span head; 0.1 in DistilBERT
@@ -221,11 +221,11 @@ def span_loss(
 ) -> Tensor:
     """Mean over windows and answers of (cross-entropy of the start + cross-entropy of the end) / 2.
 
-    Logits (B, T); positions in 0..T-1: (B, A), a column for each of A answers, or (B,). A window without the answer has
+    Logits (B, T); positions in 0..T-1: (B, A), a column for each label, or (B,). A window without the answer has
     (0, 0), so that the model learns to choose [CLS] there.
 
     Why the mean over answers: "1871" and "in 1871" are both right, and which of them an annotator writes down is a
-    matter of taste. So the model learns for each token how many of the answers begin or end there.
+    matter of taste. So the model learns for each token about how many of the answers begin or end there.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an

@@ -38,8 +38,8 @@ encoder.layers.#.feed_forward.contract encoder.layer.#.output.dense             
 encoder.layers.#.feed_forward_norm     encoder.layer.#.output.LayerNorm            transformer.layer.#.output_layer_norm
 span_head                              qa_outputs                                  qa_outputs
 """
-# What published files hold besides, as `table_name` spells it: position numbers 0, 1, 2, .., the pooler, the heads of
-# pre-training tasks, classifiers (of texts, tokens, choices), rerankers and retrievers, layers of a distillation.
+# What published files hold besides, as `canonical_name` spells it: position numbers 0, 1, 2, .., the pooler, the heads
+# of pre-training tasks, classifiers (of texts, tokens, choices), rerankers and retrievers, layers of a distillation.
 IGNORED = re.compile(
     r"(.*\.)?(position_ids|token_type_ids|pooler\..+)|vocab_(transform|layer_norm|projector)\..+"
     r"|(cls|score|crf|linear|fit_denses?|\w*(classifier|regressor|_head)\w*)\..+"
@@ -66,7 +66,7 @@ class LoadReport:
         return f"loaded {len(self.loaded)} tensors, new {shorten(self.new)}, ignored {shorten(self.ignored)}{prefix}"
 
 
-def table_names(config: BertConfig) -> dict[str, str]:
+def published_names(config: BertConfig) -> dict[str, str]:
     """Our parameter's name -> its name by the table, for a model of this kind and depth."""
     column = {"bert": 1, "distilbert": 2}[config.model_type]
     names = {}
@@ -89,7 +89,7 @@ def shared_prefix(names: list[str], config: BertConfig) -> str:
     return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
-def table_name(name: str, config: BertConfig, prefix: str = "") -> str:
+def canonical_name(name: str, config: BertConfig, prefix: str = "") -> str:
     """A tensor's name in a file -> its name in the table.
 
     Files spell the same name in several ways. They are all resolved here and nowhere else: with or without a prefix
@@ -118,16 +118,16 @@ def load_model(name_or_dir: str | os.PathLike[str], revision: str | None = None)
 def load_with_report(folder: Path) -> tuple[BertForQuestionAnswering, LoadReport]:
     """`load_model` for a local folder, with the names of what was loaded, is new and was ignored."""
     config = load_config(folder)
-    names = table_names(config)
+    names = published_names(config)
     our_names = {theirs: ours for ours, theirs in names.items()}
     sources: dict[str, tuple[WeightFile, str]] = {}  # our name -> where its values are
     ignored = []
     tensors = list_tensors(folder)
     prefix = shared_prefix([name for _, name in tensors], config)
     for file, name_in_file in tensors:
-        in_table = table_name(name_in_file, config, prefix)
-        name = our_names.get(in_table)
-        if name is None and IGNORED.fullmatch(in_table):
+        published = canonical_name(name_in_file, config, prefix)
+        name = our_names.get(published)
+        if name is None and IGNORED.fullmatch(published):
             ignored.append(name_in_file)
         elif name is None:
             what = "unexpected tensor: no parameter of this model has this name; is config.json that of these weights?"
@@ -157,7 +157,7 @@ def save_model(model: BertForQuestionAnswering, tokenizer: Tokenizer, folder: st
     """Write a folder that `transformers` opens too: weights in float32 by their published names, config, tokenizer."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = table_names(model.config)
+    names = published_names(model.config)
     state = {
         file_name(names[name], model.config): tensor.detach().float().cpu().contiguous()
         for name, tensor in model.state_dict().items()

@@ -68,16 +68,17 @@ def padded_width(lengths: np.ndarray) -> int:
 
 
 def collate(windows: Windows, indices: np.ndarray) -> Batch:
-    """The batch of some windows, all int64: (B, T) input_ids, attention_mask, token_type_ids, (B, A) start_positions ..
+    """The batch of some windows, all int64: input_ids, attention_mask and token_type_ids (B, T), start_positions and
+    end_positions (B, A).
 
-    T is the longest window's length, rounded up to a multiple of BLOCK, but not above the longest window of all: for
-    that one the model has positions. Matrix units multiply whole blocks, and few distinct shapes let the allocator
-    reuse its memory. Without padding, attention_mask is None: attention without a mask has faster kernels on a GPU.
+    T is the length of the longest of these windows, rounded up to a multiple of BLOCK, but at most that of the longest
+    in the data, beyond which the model may have no positions. Matrix units multiply whole blocks, and few distinct
+    shapes let the allocator reuse its memory. Without padding, attention_mask is None: attention without a mask has
+    faster kernels on a GPU.
     """
     first = windows.bounds[indices]
     lengths = windows.bounds[indices + 1] - first
-    width = padded_width(lengths)
-    columns = np.arange(min(width, windows.lengths.max()))  # no wider than the longest window of all
+    columns = np.arange(min(padded_width(lengths), windows.lengths.max()))
     is_token = columns < lengths[:, None]  # (B, T)
     input_ids = np.full(is_token.shape, windows.pad_id, np.int64)
     input_ids[is_token] = windows.ids[flat_rows(first, lengths)]
@@ -137,7 +138,7 @@ class Plan:
         first = step_of_epoch * self.micro_batches_per_step
         return self.batches[first : first + self.micro_batches_per_step]
 
-    def share(self, step: int) -> tuple[list[tuple[Batch, int]], int]:
+    def own_parts(self, step: int) -> tuple[list[tuple[Batch, int]], int]:
         """This rank's parts of a step, each with how many of its windows count; and the windows of the whole step.
 
         An epoch's last step may have fewer micro-batches than there are ranks. A rank without one takes a window that
@@ -146,5 +147,5 @@ class Plan:
         all_indices = self.micro_batches(step)
         own = all_indices[ranks.rank() :: ranks.world_size()]
         parts = [part for indices in own for part in split(indices, self.windows.lengths, self.most_positions)]
-        share = [(collate(self.windows, part), len(part)) for part in parts]
-        return share or [(collate(self.windows, all_indices[0][:1]), 0)], sum(map(len, all_indices))
+        counted = [(collate(self.windows, part), len(part)) for part in parts]
+        return counted or [(collate(self.windows, all_indices[0][:1]), 0)], sum(map(len, all_indices))

@@ -69,7 +69,7 @@ def read_squad(
 
 
 def has_impossible(examples: Iterable[Example]) -> bool:
-    """Whether the v2.0 rules hold: some question is marked as unanswerable. A key that is false everywhere is v1.1."""
+    """Whether some question is marked as unanswerable; a key that is false everywhere does not count."""
     return any(example.is_impossible for example in examples)
 
 

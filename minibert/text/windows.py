@@ -158,9 +158,8 @@ def make_windows(
     encoded_questions = tokenizer.encode([example.question.strip() for example in examples])
     cls, sep = np.array([[tokenizer.cls_id], [tokenizer.sep_id]], np.int32)
     nowhere = np.zeros((max_seq_length, 2), np.int32)  # offsets of tokens outside the context
-    ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
-    most = max((len(example.answers) for example in examples), default=0)
-    annotators = min(MOST_ANSWERS, max(1, most))
+    ids, offsets, places, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
+    columns = min(MOST_ANSWERS, max([1, *(len(example.answers) for example in examples)]))  # A
 
     for number, (example, (question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]
@@ -174,12 +173,12 @@ def make_windows(
         for first, stop in window_bounds(len(context_ids), room, overlap):
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]
             offsets += [nowhere[:context_start], context_offsets[first:stop], nowhere[:1]]
-            rows.append((number, first, context_start, context_start + stop - first + 1))
+            places.append((number, first, context_start, context_start + stop - first + 1))
             own = [window_label(span, first, stop, context_start) for span in spans]
-            labels.append(list(islice(cycle(own), annotators)))
+            labels.append(list(islice(cycle(own), columns)))
 
-    example_index, first_token, context_starts, lengths = np.array(rows, np.int64).reshape(-1, 4).T
-    starts, ends = np.moveaxis(np.array(labels, np.int64).reshape(-1, annotators, 2), 2, 0)
+    example_index, first_token, context_starts, lengths = np.array(places, np.int64).reshape(-1, 4).T
+    label_array = np.array(labels, np.int64).reshape(-1, columns, 2)
     return Windows(
         ids=np.concatenate(ids),
         offsets=np.concatenate(offsets),
@@ -187,8 +186,8 @@ def make_windows(
         example=example_index,
         first_token=first_token,
         context_start=context_starts,
-        start_positions=starts,
-        end_positions=ends,
+        start_positions=label_array[..., 0],
+        end_positions=label_array[..., 1],
         pad_id=tokenizer.pad_id,
     )
 

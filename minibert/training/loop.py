@@ -116,7 +116,6 @@ class Training:
                     if ranks.is_main():
                         tell(f"saved; continue with: python train.py --resume {shlex.quote(str(self.run))}")
                     raise Stopped(signals.received or signal.SIGTERM)
-                self.model.new_parameters = []
                 if self.is_evaluation_due:  # after the save: an evaluation may take minutes, and can be repeated
                     self.evaluate(signals)
                 self.line_began += time.perf_counter() - paused
@@ -160,13 +159,11 @@ class Training:
         if position.step % LOG_STEPS == 0:
             self.begin_line()
             self.losses.restart()
-        micro_batches, windows_in_step = self.plan.share(position.step)
+        parts, windows_in_step = self.plan.own_parts(position.step)
         # Dropout is a function of (seed, step, rank): a resumed run needs no replay.
         torch.manual_seed((settings.seed * 1_000_003 + position.step) * 1_009 + ranks.rank())
         rate = learning_rate_at(position.update, self.total_steps, settings.warmup_ratio, self.peak)
-        weighted = [
-            (batch, loss_weight(counted, windows_in_step, ranks.world_size())) for batch, counted in micro_batches
-        ]
+        weighted = [(batch, loss_weight(windows, windows_in_step, ranks.world_size())) for batch, windows in parts]
         scale = self.scaler.get_scale()  # 1 without float16; with it, reading the value waits for the device
         synced = ranks.synced_at_last(self.replica, weighted)
         clip = settings.max_grad_norm or math.inf

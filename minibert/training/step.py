@@ -1,4 +1,4 @@
-"""One update of the weights: the whole of training, with everything around it left out.
+"""One update of the weights. Training repeats it; `loop.py` has what stands around it.
 
 The loss of a step is the mean over its N windows. They may come in several micro-batches, when N windows do not fit in
 memory at once, and on several ranks (processes, each with a copy of the model). `span_loss` is the mean over the n
@@ -43,7 +43,7 @@ def update(
     clipping; both are scalars on the device.
     """
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["share"]  # see `make_optimizer`
+        group["lr"] = learning_rate * group["layer_share"]  # see `make_optimizer`
     step_loss = torch.zeros((), device=machine.device)
     for batch, weight in micro_batches:
         batch = machine.load(batch)
@@ -52,7 +52,7 @@ def update(
             start_logits, end_logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         positions = batch["start_positions"], batch["end_positions"]
         loss = span_loss(start_logits, end_logits, *positions, batch["attention_mask"]) * weight
-        # Gradients below 6e-8 underflow to 0 in float16. The scaler multiplies the loss, and with it every gradient, by
+        # Gradients below 3e-8 underflow to 0 in float16. The scaler multiplies the loss, and with it every gradient, by
         # a large power of two. In bfloat16 and float32 its factor is 1.
         scaler.scale(loss).backward()
         step_loss += loss.detach()
@@ -105,8 +105,8 @@ def make_optimizer(
         matrices = [p for p in part.parameters() if p.dim() > 1]
         vectors = [p for p in part.parameters() if p.dim() == 1]
         groups += [
-            {"params": matrices, "weight_decay": weight_decay, "share": share},
-            {"params": vectors, "weight_decay": 0.0, "share": share},
+            {"params": matrices, "weight_decay": weight_decay, "layer_share": share},
+            {"params": vectors, "weight_decay": 0.0, "layer_share": share},
         ]
     # Fused: one pass over memory for all parameters, where the plain loop makes about ten.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)

@@ -206,7 +206,7 @@ def step_size(update: Callable, scale: float) -> tuple[float, float]:
     lesson = page_lesson()
     before = nn.utils.parameters_to_vector(lesson.model.parameters()).detach().clone()
     # Plain gradient descent moves the weights by the clipped gradient itself. AdamW would hide most of the damage.
-    optimizer = torch.optim.SGD([{"params": lesson.model.parameters(), "share": 1.0}], lr=1.0)
+    optimizer = torch.optim.SGD([{"params": lesson.model.parameters(), "layer_share": 1.0}], lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     _, norm = update(lesson.model, optimizer, scaler, [(lesson.batch, 1.0)], 1.0, 0.5, CPU)
     moved = nn.utils.parameters_to_vector(lesson.model.parameters()).detach() - before

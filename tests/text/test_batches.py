@@ -154,7 +154,7 @@ def test_ranks_take_in_a_step_what_one_process_takes_with_more_accumulation(
         counted = []
         for rank in range(world_size):
             monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            share, windows_in_step = Plan(windows, 4, 2, 7).share(step)
+            share, windows_in_step = Plan(windows, 4, 2, 7).own_parts(step)
             assert len(share) in (1, 2) and windows_in_step == sum(map(len, one.micro_batches(step)))
             counted += [batch["input_ids"].sum() for batch, counts in share if counts]
             assert all(counts for _, counts in share) or len(share) == 1  # only a rank without any takes one for 0
@@ -191,7 +191,7 @@ def test_a_micro_batch_of_many_positions_is_taken_in_parts(windows, most_positio
         assert np.concatenate(parts).tolist() == np.concatenate(whole.micro_batches(step)).tolist()  # once, in order
         widths = [-(-windows.lengths[part].max() // BLOCK) * BLOCK for part in parts]  # padding included
         assert all(len(part) * width <= most_positions or len(part) == 1 for part, width in zip(parts, widths))
-        (share, windows_in_step), (whole_share, expected) = plan.share(step), whole.share(step)
+        (share, windows_in_step), (whole_share, expected) = plan.own_parts(step), whole.own_parts(step)
         assert windows_in_step == expected and all(counts for _, counts in share)
         assert [len(batch["input_ids"]) for batch, _ in share] == [len(part) for part in parts]
         assert len(whole_share) == len(whole.micro_batches(step))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minibert.model.bert import BertForQuestionAnswering, span_loss
-from minibert.model.weights import file_name, load_model, save_model, table_names
+from minibert.model.weights import file_name, load_model, published_names, save_model
 from minibert.support import machine
 from minibert.support.machine import Machine
 from minibert.support.signals import Stopped
@@ -124,7 +124,7 @@ def test_20_steps_equal_a_plain_loop_over_transformers(
     assert len(our_losses) == 20 and min(norms) > run.max_grad_norm  # clipping is active at every step
     assert their_losses[-1] < their_losses[0] / 2
     assert our_losses == pytest.approx(their_losses, abs=1e-4)
-    names, their_state = table_names(ours.config), theirs.state_dict()
+    names, their_state = published_names(ours.config), theirs.state_dict()
     for name, parameter in ours.named_parameters():
         if not has_no_gradient(name):
             assert torch.allclose(parameter, their_state[file_name(names[name], ours.config)], rtol=0, atol=2e-5), name
