@@ -68,9 +68,11 @@ def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
             what = f"expected {named} {saved[name]}, as in {checkpoint}, found {facts[name]}; --resume needs the same"
             raise BadInput(flag, "", what)
     before, now = saved.get("eval_sha256"), facts["eval_sha256"]
-    if None not in (before, now) and before != now and checkpoint.parent.resolve() == run.resolve():
-        what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
-        raise BadInput("--eval_data", "", what)
+    if checkpoint.parent.resolve() == run.resolve():
+        if None not in (before, now) and before != now:
+            what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
+            raise BadInput("--eval_data", "", what)
+        facts["eval_sha256"] = now or before  # for whoever evaluates again after a part without an evaluation
     facts |= {name: saved[name] for name in ("base_model", "commit") if name in saved}
     if saved.get("threads", facts["threads"]) != facts["threads"]:
         was = f"{saved['threads']} threads before, {facts['threads']} now"

@@ -85,7 +85,8 @@ class Training:
         load_optimizer(checkpoint, self.model, self.optimizer)
         self.losses.restart(self.position.recent_loss)
         self.scores = read_scores(checkpoint)
-        truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
+        if ranks.any_rank(not self.scores):  # a rank's own copy of a checkpoint may lack them
+            self.scores = {}
 
     def train(self) -> dict[str, float]:
         """Train to the end, with a checkpoint and an evaluation after each epoch; return the summary.
@@ -93,6 +94,7 @@ class Training:
         Raises FloatingPointError when loss or gradient are no longer finite, and Stopped after a signal.
         """
         self.began = time.perf_counter() - self.position.seconds
+        truncate_log(self.run, self.position.step, is_evaluated=bool(self.scores))
         has_board = self.settings.tensorboard and ranks.is_main()
         self.board = open_board(self.run, self.position.step) if has_board else None
         with (
@@ -100,7 +102,7 @@ class Training:
             Progress("train", self.total_steps, self.position.step, "step") as progress,
             self.board or nullcontext(),  # its end closes the board
         ):
-            if ranks.any_rank(self.is_evaluation_due and not self.scores):  # a copy of a checkpoint may lack its scores
+            if self.is_evaluation_due and not self.scores:
                 self.evaluate(signals)
             self.model.train()
             self.begin_line()
@@ -109,9 +111,9 @@ class Training:
                 progress.update(self.figures)
                 paused = time.perf_counter()
                 is_stopping = ranks.any_rank(signals.received > 0)
-                is_save_due = self.position.step % (self.settings.save_steps or math.inf) == 0
-                if self.is_evaluation_due or is_stopping or is_save_due:
-                    self.save()
+                is_save_due = self.is_evaluation_due or self.position.step % (self.settings.save_steps or math.inf) == 0
+                if is_save_due or is_stopping:
+                    self.save(is_planned=is_save_due)
                 if is_stopping:
                     if ranks.is_main():
                         tell(f"saved; continue with: python train.py --resume {shlex.quote(str(self.run))}")
@@ -239,8 +241,11 @@ class Training:
             record_scores(self.run, self.position.step, self.scores, self.settings.keep_last)
             write_card(self.run)
 
-    def save(self) -> None:
-        """Write a checkpoint of this step. Nothing that is not finite is ever written."""
+    def save(self, is_planned: bool = True) -> None:
+        """Write a checkpoint of this step. Nothing that is not finite is ever written.
+
+        is_planned: a run that nothing interrupts saves here as well.
+        """
         self.position.recent_loss = self.read_losses()
         is_finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
         if ranks.any_rank(not is_finite):  # the loss was, when it was computed: before the last update
@@ -253,6 +258,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "settings": self.settings.to_json(),
             "facts": self.facts,
+            "is_planned": is_planned,
         }
         with ranks.main_first():
             if ranks.is_main():

@@ -6,6 +6,7 @@ the scores of an evaluation.
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) 
         line = {"step": step, "epoch": round(epoch, 4)} | values
         with open(run / "metrics.jsonl", "a", encoding="utf-8", opener=regular) as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that follows says that the line is there
         for name, value in values.items() if board else ():
             board.add_scalar(name, value, step)
 

@@ -80,8 +80,6 @@ def train(**given: Any) -> Run:
     run = settings.run_folder
     if not settings.files and not settings.resume:
         raise BadInput("--data", "", "name the SQuAD file to train on")
-    if settings.resume and settings.overwrite:
-        raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
     source = Path(settings.resume) if isinstance(settings.resume, (str, Path)) else run
     if settings.resume and not source.is_dir():
         raise BadInput(source, "", "is not a folder; name a run folder or a checkpoint to resume from")
@@ -96,9 +94,12 @@ def train(**given: Any) -> Run:
         if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
         goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
-        if not checkpoint or not goes_on_here:
+        if goes_on_here and settings.overwrite:
+            raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
+        if not goes_on_here:
             model = find_local(str(settings.model)) if settings.overwrite else None
-            check_fresh(run, settings.overwrite, [*settings.inputs, str(model or settings.model)])
+            inputs = [*settings.inputs, str(model or settings.model), *([str(checkpoint)] if checkpoint else [])]
+            check_fresh(run, settings.overwrite, inputs)
         if settings.tensorboard:
             board_writer()  # before anything is removed
         training = make_training(settings, checkpoint)

@@ -71,7 +71,15 @@ def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
 
 def clear(run: Path) -> None:
     """Remove what an earlier run left in the folder."""
-    remove(run, *(path.name for path in with_our_names(run) if is_own(path)))
+    remove_all(run, [path.name for path in with_our_names(run) if is_own(path)])
+
+
+def remove_all(run: Path, names: list[str]) -> None:
+    """Remove some of a run's files and folders. BadInput if one stays: the new run would take it for its own."""
+    remove(run, *names)
+    for name in names:
+        if os.path.lexists(run / name):
+            raise BadInput(run / name, "", "cannot be removed; remove it, or name another --output_dir")
 
 
 def with_our_names(run: Path) -> list[Path]:
@@ -122,11 +130,24 @@ def read_scores(checkpoint: Path) -> dict[str, float]:
 
 
 def prune(run: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints, the best and the latest."""
+    """Remove all but the newest `keep_last` planned checkpoints, the best and the latest.
+
+    A signal's checkpoint is not planned: it goes with the next one, and in the end a run that was stopped has left the
+    same checkpoints as one that was not.
+    """
+    checkpoints = own_checkpoints(run)
+    planned = [checkpoint.name for checkpoint in checkpoints if is_planned(checkpoint)]
     # After a resume from an older checkpoint, the latest one written is not the one with the highest number.
-    named = read_pointer(run / "best"), read_pointer(run / "latest")
-    old = [checkpoint.name for checkpoint in own_checkpoints(run)[:-keep_last] if checkpoint.name not in named]
-    remove(run, *old)
+    kept = {*planned[-keep_last:], read_pointer(run / "best"), read_pointer(run / "latest")}
+    remove(run, *(checkpoint.name for checkpoint in checkpoints if checkpoint.name not in kept))
+
+
+def is_planned(checkpoint: Path) -> bool:
+    """Whether the run would have saved it without a signal; an older version has not noted it."""
+    try:
+        return read_state(checkpoint).get("is_planned", True) is not False
+    except BadInput:
+        return True
 
 
 def own_checkpoints(run: Path) -> list[Path]:
@@ -142,7 +163,7 @@ def make_latest(checkpoint: Path, keep_last: int) -> None:
         write_pointer(run / "latest", checkpoint.name)
     if newer := newer_checkpoints(checkpoint):
         tell(f"removing {', '.join(newer)}: the run goes back to {checkpoint.name} and writes them again")
-    remove(run, *newer)
+    remove_all(run, newer)
     prune(run, keep_last)
 
 

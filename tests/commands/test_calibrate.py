@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from minibert.answers.confidence import read_answering
 from minibert.evaluation.evaluate import evaluate
 from minibert.support.hashes import fingerprint
+from minibert.support.run_files import write_pointer
 from minibert.support.writing import write_json
+from minibert.training.card import write_card
 from minibert.training.run_folder import NEEDED, verify
 from minibert.training.settings import Settings
 from tests.builders import write_toy_squad
@@ -71,6 +73,17 @@ def test_evaluate_obeys_what_calibrate_stored_unless_a_flag_overrides_it(command
 
     kept = command("calibrate", "--ckpt", checkpoint, "--data", data, *WORDS, "--null_score_diff_threshold", 3)
     assert kept.result["null_score_diff_threshold"] == read_answering(checkpoint).null_score_diff_threshold == 3
+
+
+def test_the_card_of_a_run_shows_the_calibration(command, checkpoint, data):
+    run, words = checkpoint.parent, ["calibrate", "--ckpt", checkpoint, "--data", data, *WORDS]
+    assert command(*words).code == 0 and not (run / "README.md").exists()  # the folder around a model is not ours
+    write_pointer(run / "latest", checkpoint.name)
+    (checkpoint / "answering.json").unlink()
+    write_card(run)
+    assert "## Calibration" not in (run / "README.md").read_text("utf-8")
+    assert command(*words).code == 0
+    assert '"questions": 24' in (run / "README.md").read_text("utf-8").partition("## Calibration")[2]
 
 
 def test_data_of_the_training_is_named(command, checkpoint, data):

@@ -97,7 +97,7 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
     words = ["--data", data.name, "--model", tiny_folder, "--max_steps", 1, "--device", "cpu", "--dtype", "auto"]
     assert command("train", *words).code == 0
     state = saved(tmp_path / f"runs/toy-{tiny_folder.name}/checkpoint-1")
-    assert set(state) == {"position", "scaler", "settings", "facts"}
+    assert set(state) == {"position", "scaler", "settings", "facts", "is_planned"}
     settings, names = state["settings"], {field.name for field in dataclasses.fields(Settings)}
     assert set(settings) == names - {"resume", "overwrite"} | {"format"}
     resolved = {"max_seq_length": 70, "learning_rate": 2e-4, "data": [data.name], "device": "cpu"}

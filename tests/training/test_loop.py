@@ -254,6 +254,19 @@ def test_a_resumed_run_is_bit_identical(tmp_path, tokenizer, dtype, stop):
     assert log_of(resumed.run) == log_of(whole.run)
 
 
+def test_scores_that_another_rank_lacks_are_computed_anew_by_all(make, monkeypatch):
+    """Each rank may read a copy of its own."""
+    training = make(max_steps=1)
+    training.train()
+    checkpoint = training.run / "checkpoint-1"
+    (checkpoint / "eval_results.json").write_text('{"f1": 9.0}', "utf-8")
+    for is_missing in (False, True):
+        resumed = make(max_steps=1)
+        monkeypatch.setattr(loop.ranks, "any_rank", lambda here: here or is_missing)  # noqa: B023
+        resumed.resume(checkpoint)
+        assert resumed.scores == ({} if is_missing else {"f1": 9.0})
+
+
 class Board(contextlib.AbstractContextManager):
     """TensorBoard's writer, as far as the loop uses it; the package need not be there."""
 

@@ -1,6 +1,15 @@
 """The log of a run, whoever wrote its lines."""
 
-from minibert.training.progress import read_log
+import os
+
+from minibert.training.progress import log, read_log
+
+
+def test_a_line_of_the_log_is_on_the_disk_before_a_checkpoint_follows(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_size))
+    log(tmp_path, 2, 0.5, loss=1.0)
+    assert flushed == [(tmp_path / "metrics.jsonl").stat().st_size]
 
 
 def test_lines_of_the_log_that_hold_anything_but_numbers_are_left_out(tmp_path):

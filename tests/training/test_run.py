@@ -20,7 +20,8 @@ from minibert.support import hub
 from minibert.support.errors import BadInput
 from minibert.support.run_files import read_pointer
 from minibert.training.card import write_card
-from minibert.training.run_folder import checkpoints, make_latest, read_scores, record_scores
+from minibert.training.progress import read_log
+from minibert.training.run_folder import checkpoints, clear, make_latest, read_scores, record_scores
 from minibert.training.settings import Settings
 from tests.builders import draw_weights, tiny_config, toy_run, write_toy_squad
 
@@ -125,6 +126,41 @@ def test_the_best_of_a_run_is_not_told_from_scores_on_two_files(half, tmp_path):
     assert minibert.train(resume=half, eval_data=other, output_dir=tmp_path / "there").summary["f1"] > 0
     state = json.loads((half / "checkpoint-5/trainer_state.json").read_text("utf-8"))
     assert state["facts"]["eval_sha256"]
+    minibert.train(resume=half, eval_data=None)  # a part without an evaluation changes nothing in that
+    with pytest.raises(BadInput, match="--eval_data: is another file than the run was scored on"):
+        minibert.train(resume=half, eval_data=other)
+
+
+def test_a_run_that_goes_on_elsewhere_may_replace_what_is_there(finished, half, tmp_path):
+    """For example what a first try left that was killed before it saved. Never the checkpoint that it begins with."""
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "metrics.jsonl").write_text('{"step": 6}\n', "utf-8")
+    with pytest.raises(BadInput, match=r"is not empty; --resume .* --overwrite removes it"):
+        minibert.train(resume=half, output_dir=there)
+    minibert.train(resume=half, output_dir=there, overwrite=True)
+    assert checkpoints(there)[-1].name == "checkpoint-14" and read_log(there)[0]["step"] == 7
+    with pytest.raises(BadInput, match="--overwrite: removes what --resume continues"):
+        minibert.train(resume=half, overwrite=True)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_run_does_not_begin_beside_a_checkpoint_that_it_cannot_remove(finished, tmp_path, monkeypatch, is_new):
+    """It would be the newest, or the best, of the new run."""
+    folder, rename = shutil.copytree(finished.folder, tmp_path / "run"), Path.rename
+
+    def refused(path, target):
+        if path.name == "checkpoint-10":
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    (folder / "best").write_text("checkpoint-5\n", "utf-8")
+    with pytest.raises(BadInput, match="checkpoint-10: cannot be removed; remove it, or name another --output_dir"):
+        if is_new:
+            clear(folder)
+        else:
+            make_latest(folder / "checkpoint-5", keep_last=9)
 
 
 def test_a_missing_optimizer_costs_no_best_model(finished, tmp_path):
@@ -197,8 +233,10 @@ def test_data_without_any_answer_needs_its_empty_windows(tmp_path, tiny_folder):
 def test_a_run_that_goes_back_says_what_it_removes_unless_that_is_the_best(finished, tmp_path, capfd):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     (folder / "best").write_text("checkpoint-10\n", "utf-8")
+    before = (folder / "metrics.jsonl").read_bytes()
     with pytest.raises(BadInput, match="going back to checkpoint-5 would remove checkpoint-10, the best; name another"):
         minibert.train(resume=folder / "checkpoint-5")
+    assert (folder / "metrics.jsonl").read_bytes() == before
     assert [path.name for path in checkpoints(folder)] == [f"checkpoint-{step}" for step in (5, 7, 10, 14)]
     make_latest(folder / "checkpoint-5", keep_last=9)
     said = "removing checkpoint-7, checkpoint-10, checkpoint-14: the run goes back to checkpoint-5"
