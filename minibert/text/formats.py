@@ -43,9 +43,11 @@ def format_of_file(file: str | os.PathLike) -> str:
         return ""
     if re.match(r"{[^\n]*}[ \t\r]*\n\s*{", text):  # one JSON value would have a comma or more between the two
         return LINES
+    if text.startswith(("{", "[")):  # JSON, though its line may hold the names of columns and commas like a table's
+        return ""
     if {"context", "question"} <= set(header(text)[0]):
         return TABLE
-    if Path(file).suffix.lower() in (".csv", ".tsv") and not text.startswith(("{", "[")):
+    if Path(file).suffix.lower() in (".csv", ".tsv"):
         what = "expected the names of the columns, such as id, question, context, answer, with , ; or tab between them"
         raise BadInput(file, "line 1", f"{what}; found {short(text[:MOST_IN_A_HEADER].partition(chr(10))[0])}")
     return ""

@@ -416,6 +416,18 @@ def test_what_is_neither_json_nor_a_table_is_refused(tmp_path, content):
         convert(write(tmp_path, content))
 
 
+@pytest.mark.parametrize("name", ["split.json", "split.csv"])
+@pytest.mark.parametrize("before", ["", "\ufeff", " \r\n"], ids=ascii)
+def test_json_on_one_line_is_not_a_table_even_if_it_lists_columns(tmp_path, name, before):
+    """pandas' to_json(orient="split")."""
+    split = {"columns": ["id", "context", "question", "answer"], "index": [0], "data": [["a", "x y", "When?", "x"]]}
+    file = write(tmp_path, before + json.dumps(split, separators=(",", ":")), name)
+    assert convert(file) == ("", split, [])
+    with pytest.raises(BadInput, match=r"expected a list, but it is missing; found .*docs/guide\.md") as caught:
+        read_squad(file)
+    assert caught.value.where == "data[0].paragraphs"
+
+
 def test_a_bad_line_of_json_lines_is_named(tmp_path):
     with pytest.raises(BadInput, match="is not JSON") as caught:
         convert(write(tmp_path, lines(HF) + '{"id": \n'))
