@@ -30,7 +30,7 @@ from minibert.text.formats import (
     refuse_format,
     rows_of,
 )
-from minibert.text.records import answers_from_columns
+from minibert.text.records import answers_from_columns, answers_key
 
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
@@ -109,8 +109,8 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(
                     "it holds numpy arrays as text; export with .to_json(file, orient='records', lines=True)"
                 )
-    if "answers" in row and "answer" in row:  # one of them may be empty
-        row.pop("answer" if has_text(row["answers"]) or row["answer"] in (None, "", []) else "answers")
+    if "answers" in row and "answer" in row:
+        row.pop("answer" if answers_key(row) == "answers" else "answers")
     if isinstance(row.get("answer"), list):
         row["answers"] = row.pop("answer")
     answers = row.get("answers")
@@ -124,12 +124,6 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # squad.py will say so
             answers = answers_from_columns(answers)
     return row | {"answers": answers}
-
-
-def has_text(answers: Any) -> bool:
-    """Whether a list of answers, or of the texts in two columns, has one that is not empty."""
-    texts = answers.get("text") if isinstance(answers, dict) else answers
-    return isinstance(texts, list) and any(texts)
 
 
 def literal(text: str) -> Any:

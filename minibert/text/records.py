@@ -94,15 +94,33 @@ def to_mark(value: Any) -> bool | None:
 
 
 def answer_list(record: dict[str, Any]) -> list[Any]:
-    """The answers of a record as a list; without the key `answers`, that of `answer` and perhaps `answer_start`."""
-    answers = record["answers"] if "answers" in record else record.get("answer")
-    if "answers" not in record and isinstance(answers, str):
+    """The answers of a record as a list, from the key that `answers_key` names."""
+    key = answers_key(record)
+    answers = record.get(key)
+    if key == "answer" and isinstance(answers, str):
         answers = {"text": answers, "answer_start": record.get("answer_start")}
     if isinstance(answers, dict):
         return answers_from_columns(answers)
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
     return answers or []
+
+
+def answers_key(record: dict[str, Any]) -> str:
+    """Which of the keys `answers` and `answer` holds the answers: `answer` where `answers` is absent or empty."""
+    if "answers" not in record:
+        return "answer"
+    return "answer" if is_empty(record["answers"]) and not is_empty(record.get("answer")) else "answers"
+
+
+def is_empty(answers: Any) -> bool:
+    """Whether there is no text in one answer, a list of answers, or columns of them. What is not understood has one."""
+    for answer in answers if isinstance(answers, list) else [answers]:
+        texts = answer["text"] if isinstance(answer, dict) and "text" in answer else answer
+        for text in texts if isinstance(texts, list) else [texts]:
+            if text not in (None, {}) and not (isinstance(text, str) and not text.strip()):
+                return False
+    return True
 
 
 def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:

@@ -124,6 +124,7 @@ HALF_EMPTY = [
     for r in ROWS[:3]
 ]
 EMPTY_LISTS = [row | {"answers": empty} for row, empty in zip(HALF_EMPTY, ([], None, {"text": [], "answer_start": []}))]
+EMPTY_TEXTS = [row | {"answers": empty} for row, empty in zip(HALF_EMPTY, ([{"text": ""}], [None], {"text": [""]}))]
 OTHER_COLUMNS = table(FIRST[:3], columns=("qid", "query", "Passage", "Answer text"))
 PANDAS = {name: {str(i): value for i, value in enumerate(values)} for name, values in columns(HF).items()}
 UNANSWERED = [row | {"text": [], "starts": []} for row in ROWS]
@@ -138,6 +139,7 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
     "rows with two lists": (LISTS, "flat rows", TITLED),
     "rows with two lists, in the singular": (ANSWER_LISTS, "flat rows", TITLED),
     "rows of an answer and an empty list": (EMPTY_LISTS, "flat rows", FLAT),
+    "rows of an answer and a list of empty texts": (EMPTY_TEXTS, "flat rows", FLAT),
     "rows of answers and an empty answer": ([row | {"answer": None} for row in LISTS], "flat rows", TITLED),
     "rows with a list of objects": (OBJECTS, "flat rows", TITLED),
     "rows whose columns are called query and document": (

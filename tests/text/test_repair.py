@@ -46,6 +46,10 @@ REPAIRED = {
     "UTF-16, of two": (answer("iron", in_utf16(IRON[0])), answer("iron", IRON[0])),
     "an empty answer": (answer("", 0), {"answers": []}),
     "unknown keys stay": (answer("1871", 1, answer_end=5), answer("1871", HERE, answer_end=5)),
+    "an answer beside an empty list": (
+        {"answers": [], "answer": {"text": "1871", "answer_start": HERE}},
+        answer("1871", HERE) | {"answer": {"text": "1871", "answer_start": HERE}},
+    ),
     "columns": ({"answers": {"text": ["1871"], "answer_start": [HERE]}}, answer("1871", HERE)),
 }
 

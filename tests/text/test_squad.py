@@ -151,6 +151,16 @@ def test_is_accepted_and_the_text_stays_as_it_was(write, name):
 
 
 NONE = {"answers": (), "is_impossible": True}
+NO_TEXT = (
+    [],
+    None,
+    "",
+    {},
+    [None],
+    {"text": [], "answer_start": []},
+    {"text": [""], "answer_start": [-1]},
+    at("", 0)["answers"],
+)
 TAKEN = [  # how a question differs from the good one, how its example does, and what is said of it
     *(({"id": value}, {"id": name}, "") for value, name in ((17, "17"), (17.5, "17.5"), (..., PLACE), (None, PLACE))),
     *((at("1871", start), {}, "") for start in (39.0, "39", " 39 ", "39.0")),
@@ -166,6 +176,9 @@ TAKEN = [  # how a question differs from the good one, how its example does, and
     ({"answers": ANSWER}, {}, ""),
     ({"answers": ..., "answer": ANSWER}, {}, ""),
     ({"answers": ..., "answer": "1871", "answer_start": 39}, {}, ""),
+    *(({"answers": empty, "answer": ANSWER}, {}, "") for empty in NO_TEXT),
+    *(({"answers": [ANSWER], "answer": empty}, {}, "") for empty in NO_TEXT),
+    ({"answers": [], "answer": "1871", "answer_start": 39}, {}, ""),
     *(({"is_impossible": value}, {"is_impossible": False}, "") for value in (0, 0.0, "False", "no")),
     *((IMPOSSIBLE | {"is_impossible": value}, NONE, "") for value in (1, 1.0, "true", "TRUE", "1", "yes")),
 ]
@@ -229,6 +242,8 @@ REFUSED = [
     (squad(question(answers={"text": ["x"], "answer_start": [0, 1]})), PLACE, "1 text and 2 values"),
     (squad(question(answers={"text": ["1871", "in 1871"], "answer_start": 39})), PLACE, "2 texts and 1 value"),
     (squad(question(answers={"text": ["1871"], "answer_start": 3})), PLACE, "not at answer_start 3"),
+    (squad(question(answers=[], answer={"said": "1871"}), OTHER), PLACE, "text must be .* found {'said': '1871'}"),
+    (squad(IMPOSSIBLE | {"answer": ANSWER}), PLACE, "is_impossible is true"),
     *rows(changed("answers"), ("1871", 7), PLACE, "answers must be a list, found {}"),
     *rows(lambda value: squad(question(answers=[value])), (7, {}, None), PLACE, "text must be .* found {}"),
     *rows(lambda value: answered(CONTEXT, value, 3), (True, 1.5, []), PLACE, "text must be .* found {}"),
