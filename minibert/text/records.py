@@ -56,7 +56,7 @@ def to_example(
         if fault := text_fault(text):
             raise ValueError(f"{key} {fault}")
     is_impossible = to_mark(record.get("is_impossible"))
-    found = [to_gold(answer, context, search, taken) for answer in answer_list(record)]
+    found = [to_gold(answer, context, search, taken) for answer in answer_list(record, is_impossible)]
     golds = tuple(gold for gold in found if gold)
     if is_impossible and golds:
         raise ValueError("is_impossible is true, but there are answers; remove one of them")
@@ -93,17 +93,20 @@ def to_mark(value: Any) -> bool | None:
     return mark
 
 
-def answer_list(record: dict[str, Any]) -> list[Any]:
-    """The answers of a record as a list, from the key that `answers_key` names."""
+def answer_list(record: dict[str, Any], is_impossible: bool | None) -> list[Any]:
+    """The answers of a record as a list, from the key that `answers_key` names.
+
+    Where the record is marked as impossible, null and {} can only mean "no answer": they become answers of empty text.
+    """
     key = answers_key(record)
     answers = record.get(key)
-    if key == "answer" and isinstance(answers, str):
+    if isinstance(answers, str) and (key == "answer" or (is_impossible and is_empty(answers))):
         answers = {"text": answers, "answer_start": record.get("answer_start")}
     if isinstance(answers, dict):
-        return answers_from_columns(answers)
+        answers = answers_from_columns(answers)
     if not isinstance(answers, (list, type(None))):
         raise ValueError(f"answers must be a list, found {short(answers)}")
-    return answers or []
+    return [{"text": ""} if is_impossible and answer in (None, {}, []) else answer for answer in answers or []]
 
 
 def answers_key(record: dict[str, Any]) -> str:

@@ -53,11 +53,12 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
 
     put("id", to_id(record.get("id"), place))
     try:
-        if (mark := to_mark(record.get("is_impossible"))) is not None:
+        mark = to_mark(record.get("is_impossible"))
+        if mark is not None:
             put("is_impossible", mark)
         elif "is_impossible" in record:
             changes.append(f"is_impossible: {short(record.pop('is_impossible'))} removed")
-        answers = [{"text": one} if isinstance(one, str) else one for one in answer_list(record)]
+        answers = [{"text": one} if isinstance(one, str) else one for one in answer_list(record, mark)]
     except ValueError:
         return changes
     if answers != (record.get("answers") or []):

@@ -72,6 +72,13 @@ def test_bare_texts_become_answers_and_those_of_two_places_get_no_offset():
     assert repair(top_of(one))[0]["data"][0]["paragraphs"][0]["qas"][0]["answers"] == expected[:1]
 
 
+@pytest.mark.parametrize("empty", ["", {}, [{}], [None], [{"text": ""}]], ids=str)
+def test_an_empty_answer_of_an_impossible_question_is_removed(empty):
+    top, changes = repair(top_of(record(is_impossible=True, answers=empty)))
+    assert top == top_of(record(is_impossible=True, answers=[])) and changes
+    assert repair(top) == (top, [])
+
+
 UNTOUCHED = {
     "one of two, shifted": answer("iron", IRON[0] + 2),
     "one of two, nowhere near": answer("iron", -1),
