@@ -30,8 +30,9 @@ from minibert.text.formats import (
     refuse_format,
     rows_of,
 )
-from minibert.text.records import answers_from_columns, answers_key
+from minibert.text.records import answers_from_columns, answers_key, is_empty
 
+ANSWERS = ("answer", "answers")
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
 
 
@@ -111,13 +112,12 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
                 )
     if "answers" in row and "answer" in row:
         row.pop("answer" if answers_key(row) == "answers" else "answers")
-    if isinstance(row.get("answer"), list):
+    if isinstance(row.get("answer"), (list, dict)):
         row["answers"] = row.pop("answer")
     answers = row.get("answers")
     if not isinstance(answers, (list, dict)):
         text, start = row.pop("answer", answers), row.pop("answer_start", None)
-        answer = text if isinstance(text, dict) else {"text": text, "answer_start": start}
-        return row | {"answers": None if text in (None, "") else [answer]}
+        return row | {"answers": None if text in (None, "") else [{"text": text, "answer_start": start}]}
     if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
         answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
     if isinstance(answers, dict):
@@ -196,31 +196,51 @@ def table_rows(text: str) -> list[dict[str, Any]]:
 
 
 def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A task of Label Studio: its text and question, and the spans that annotators marked. Both of its JSON exports."""
+    """A task of Label Studio: its text and question, and what annotators marked or typed. Both of its JSON exports."""
     task = row["data"] if isinstance(row.get("data"), dict) else row
     names = ("context", "text", "passage", "document")
     context = next((task[name] for name in names if isinstance(task.get(name), str)), None)
-    annotations = row.get("annotations") or row.get("completions") or []
-    spans: list[Any] = []
-    if task is row:  # JSON-MIN: the spans stand under the name of the labels
-        lists = [value for value in row.values() if isinstance(value, list)]
-        spans = [span for value in lists for span in value if isinstance(span, dict)]
-    elif isinstance(annotations, list):
-        kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
+    if task is row:  # JSON-MIN: spans stand under the name of their labels
+        marks = [one for name in ANSWERS for one in as_list(row.get(name))]
+        others = [one for name in row if name not in ANSWERS for one in as_list(row[name])]
+        marks += [one for one in others if isinstance(one, dict) and is_mark(one)]
+    else:
+        annotations = row.get("annotations") or row.get("completions") or []
+        kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
         results = [result for annotation in kept for result in annotation.get("result") or []]
-        spans = [result["value"] for result in results if isinstance(result.get("value"), dict)]
-    answers = [to_answer(span, context) for span in spans if "start" in span]
+        marks = [one for result in results for one in as_list(result.get("value")) if is_mark(one)]
+    answers = [answer for one in marks for answer in to_answers(one, context)]
     return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
 
 
 def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A text of doccano with its labelled spans; the question is a column or a metadata field `question`."""
-    labels, meta = row.get("label") or row.get("labels") or row.get("entities") or [], row.get("meta")
-    spans = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
-    spans = [{k.removesuffix("_offset"): v for k, v in x.items()} for x in spans if isinstance(x, dict)]
+    """A text of doccano with its labelled spans or typed texts; the question is a column or a metadata field."""
+    labels = [one for name in ("label", "labels", "entities") for one in as_list(row.get(name))]
+    marks = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
+    marks = [{k.removesuffix("_offset"): v for k, v in x.items()} if isinstance(x, dict) else x for x in marks]
+    meta = row.get("meta")
     question = row.get("question") or (meta.get("question") if isinstance(meta, dict) else None)
-    answers = [to_answer(span, row["text"]) for span in spans]
+    answers = [answer for one in marks for answer in to_answers(one, row["text"])]
     return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of one, and null or an empty value as none."""
+    return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
+
+
+def is_mark(value: Any) -> bool:
+    """Whether a result of Label Studio may be an answer. A choice or a rating has neither a start nor a text."""
+    return not isinstance(value, dict) or "start" in value or "text" in value
+
+
+def to_answers(mark: Any, context: Any) -> list[Any]:
+    """The answers of a marked span or of typed texts. Anything else stays, so that it is listed as a fault."""
+    if isinstance(mark, dict) and mark.get("start") is None and "text" in mark:
+        return answers_from_columns(mark)
+    if isinstance(mark, dict):
+        return [to_answer(mark, context)]
+    return [{"text": mark} if isinstance(mark, str) else mark]
 
 
 def to_answer(span: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -242,10 +262,12 @@ def haystack_row(row: dict[str, Any]) -> dict[str, Any] | None:
     document, answer = row["document"], row.get("answer")
     context = document.get("content") if isinstance(document, dict) else document
     record = {"id": row.get("id"), "context": context, "question": row["query"], "answers": []}
-    if isinstance(answer, dict) and answer.get("answer"):
+    if isinstance(answer, dict) and "answer" in answer:
         offsets = answer.get("offsets_in_document") or [{}]
         start = offsets[0].get("start") if isinstance(offsets[0], dict) else None
-        record["answers"] = [{"text": answer["answer"], "answer_start": start}]
-    elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("answer") == ""):
+        answer = {"text": answer["answer"], "answer_start": start}
+    if not is_empty(answer):
+        record["answers"] = as_list(answer if isinstance(answer, (dict, list)) else {"text": answer})
+    elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("text") == ""):
         record["is_impossible"] = True
     return record

@@ -28,6 +28,7 @@ LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "
 # What tables call a column -> its name here.
 OTHER_NAMES = {"passage": "context", "paragraph": "context", "document": "context", "query": "question"}
 OTHER_NAMES |= {"question_id": "id", "qid": "id", "answer_text": "answer", "start": "answer_start"}
+OTHER_NAMES |= {"no_answer": "is_impossible"}  # haystack's mark, in rows whose document and answer are texts
 MOST_IN_A_HEADER = 10_000  # characters of the line that names a table's columns
 
 
@@ -58,28 +59,38 @@ def format_of_json(top: Any) -> str:
     rows = rows_of(top)
     if isinstance(rows, dict):
         is_table = isinstance(rows.get("context"), (list, dict)) and "question" in rows
-        return COLUMNS if is_table else row_format(rows)
-    return row_format(next((row for row in rows if isinstance(row, dict)), {})) if isinstance(rows, list) else ""
+        return COLUMNS if is_table else rows_format([rows])
+    return rows_format([row for row in rows if isinstance(row, dict)]) if isinstance(rows, list) else ""
 
 
 def rows_of(top: Any) -> Any:
-    """The rows, or the columns, of parsed JSON: under "data" or at the top."""
-    return top.get("data", top) if isinstance(top, dict) else top
+    """The rows, or the columns, of parsed JSON: under "data" or at the top.
+
+    One task of Label Studio is itself a row: its `data` are the columns, and its annotations stand beside them.
+    """
+    if not isinstance(top, dict):
+        return top
+    is_task = isinstance(top.get("data"), dict) and ("annotations" in top or "completions" in top)
+    return top if is_task else top.get("data", top)
 
 
-def row_format(row: dict[str, Any]) -> str:
-    """What a list of such rows is."""
-    if "paragraphs" in row or "qas" in row:
+def rows_format(rows: list[dict[str, Any]]) -> str:
+    """What a list of such rows is. All of them count: the first may be one without an answer."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    if "paragraphs" in keys or "qas" in keys:
         return ""
-    is_flat = isinstance(row.get("answer"), str) or "answers" in row
-    if "document" in row and "query" in row and not is_flat:
-        return HAYSTACK
-    if ("annotations" in row or "completions" in row) and isinstance(row.get("data"), dict):
+    answers = [row.get("answer") for row in rows]
+    if "document" in keys and "query" in keys and "answers" not in keys:
+        objects = [(row.get("document"), "content") for row in rows] + [(answer, "answer") for answer in answers]
+        if any(isinstance(value, dict) and key in value for value, key in objects):
+            return HAYSTACK
+    if ("annotations" in keys or "completions" in keys) and any(isinstance(row.get("data"), dict) for row in rows):
         return LABEL_STUDIO
-    if "text" in row and not is_flat and ("label" in row or "labels" in row or "entities" in row):
+    is_flat = "answers" in keys or any(isinstance(answer, str) or answer not in (None, [], {}) for answer in answers)
+    if "text" in keys and not is_flat and ("label" in keys or "labels" in keys or "entities" in keys):
         return DOCCANO
-    names = set(column_names(row))
-    if "text" in row and "question" in names and "annotation_id" in row:
+    names = set(column_names(keys))
+    if "text" in keys and "question" in names and "annotation_id" in keys:
         return LABEL_STUDIO  # its short form, JSON-MIN
     return ROWS if {"context", "question"} <= names else ""
 

@@ -154,7 +154,7 @@ ROUND_TRIPS = {  # what is written -> how the format is called, and what must be
             for r in ROWS[:3]
         ],
         "flat rows",
-        FLAT,
+        [(*row[:-1], False) for row in FLAT],
     ),
     "rows with a file's name as document": (
         [row | {"query": "", "document": "a.pdf", "text": "", "labels": []} for row in HF],
@@ -215,6 +215,88 @@ def test_an_answer_that_a_user_marked_as_wrong_is_left_out_and_counted(tmp_path)
     labels = [haystack(FIRST[0]) | {"is_correct_answer": True}, haystack(FIRST[1]) | {"is_correct_answer": False}]
     name, examples = examples_of(write(tmp_path, labels))
     assert examples == expected(FIRST[:1]) and name.endswith("(1 with is_correct_answer false left out)")
+
+
+MILL = "The mill was built in 1788 by Jakob Renz."
+RENZ, YEAR, NOBODY = [("Jakob Renz", 30)], [("1788", 22)], []
+WHO = {"question": "Who?", "context": MILL}
+SPAN = {"start": 30, "end": 40, "labels": ["A"]}
+
+
+def haystack_rows(*answers, document=MILL):
+    return [{"id": str(i), "query": "Who?", "document": document, "answer": one} for i, one in enumerate(answers)]
+
+
+def task(*values, data=WHO):
+    return {"id": 1, "data": data, "annotations": [{"result": [{"value": value} for value in values]}]}
+
+
+def doccano_text(label, key="label"):
+    return [{"id": 1, "text": MILL, "question": "Who?", key: label}]
+
+
+HAYSTACK_ANSWER = {"answer": "1788", "offsets_in_document": [{"start": 22, "end": 26}]}
+NOT_LOST = {  # what is written -> the answers of each question
+    "null first": (haystack_rows(None, "Jakob Renz"), [NOBODY, RENZ]),
+    "a number first": (haystack_rows(1788, "Jakob Renz"), [YEAR, RENZ]),
+    "a list first": (haystack_rows(["Jakob Renz"], "1788"), [RENZ, YEAR]),
+    "SQuAD's object first": (haystack_rows({"text": "1788", "answer_start": 22}, "Jakob Renz"), [YEAR, RENZ]),
+    "columns of Hugging Face in the singular": (haystack_rows({"text": ["1788"], "answer_start": [22]}), [YEAR]),
+    "haystack, null first": (haystack_rows(None, HAYSTACK_ANSWER), [NOBODY, YEAR]),
+    "haystack, other answers": (
+        haystack_rows("Jakob Renz", ["1788"], {"text": "1788", "answer_start": 22}, 1788, document={"content": MILL}),
+        [RENZ, YEAR, YEAR, YEAR],
+    ),
+    "one task of Label Studio": (task(SPAN), [RENZ]),
+    "one task of an old Label Studio": ({"data": WHO, "completions": [{"result": [{"value": SPAN}]}]}, [RENZ]),
+    "one task in a line": (lines([task(SPAN)]), [RENZ]),
+    "one task of Label Studio without marks": (task(), [NOBODY]),
+    "Label Studio, typed texts": ([task({"text": ["Jakob Renz", "1788"]})], [RENZ + YEAR]),
+    "Label Studio, a typed text": ([task({"text": "Jakob Renz"}, {"choices": ["easy"]}, None)], [RENZ]),
+    "Label Studio, JSON-MIN, typed texts": (
+        [
+            {"text": MILL, "question": "Who?", "annotation_id": 7, "answer": answer, "level": {"choices": ["a", "b"]}}
+            for answer in ("Jakob Renz", ["Jakob Renz", "1788"], {"text": ["Jakob Renz", "1788"]}, [SPAN, "1788"], "")
+        ],
+        [RENZ, RENZ + YEAR, RENZ + YEAR, RENZ + YEAR, NOBODY],
+    ),
+    "doccano, a typed text": (doccano_text("Jakob Renz"), [RENZ]),
+    "doccano, typed texts": (doccano_text(["Jakob Renz", "1788"]), [RENZ + YEAR]),
+    "doccano, spans beside a category": ([doccano_text([[30, 40, "A"]])[0] | {"labels": ["1788"]}], [RENZ + YEAR]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_LOST)
+def test_no_answer_is_lost_whatever_its_shape_and_whichever_row_is_first(tmp_path, name):
+    content, answers = NOT_LOST[name]
+    top = convert(write(tmp_path, content))[1]
+    records = [record for _, record in check_records(top, False, True, False, Counter())]
+    assert [[tuple(gold) for gold in example.answers] for example in records] == answers
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(haystack_rows(HAYSTACK_ANSWER, bad) for bad in ({"said": "x"}, [["x"]], {"answer": ["x"]}, "Anna", 1872)),
+        *([task(SPAN), task(bad)] for bad in ({"text": ["Anna"]}, "Anna", {"text": [7.5]}, 7.5)),
+        *(doccano_text([[30, 40, "A"]]) + doccano_text(bad) for bad in ("Anna", ["Anna"], [7.5], 7.5, {"x": 1}, [[3]])),
+        [{"text": MILL, "question": "Who?", "annotation_id": 7, "answer": bad} for bad in ([SPAN], [{"said": "x"}])],
+    ],
+)
+def test_an_answer_that_is_not_understood_or_not_in_the_text_is_a_fault(tmp_path, content):
+    top = convert(write(tmp_path, content))[1]
+    (_, good), (place, fault) = check_records(top, False, True, False, Counter())
+    assert good.answers and "qas[1]" in place and ("must be a string" in fault or "the text is nowhere" in fault)
+
+
+def test_a_list_of_annotations_that_is_none_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="looks like a Label Studio export, but has another shape"):
+        convert(write(tmp_path, [{"data": WHO, "annotations": {"result": [{"value": SPAN}]}}]))
+
+
+def test_the_mark_of_haystack_is_kept_where_its_documents_are_texts(tmp_path):
+    rows = [row | {"no_answer": True} for row in haystack_rows(None, "")]
+    assert [example[-1] for example in examples_of(write(tmp_path, rows))[1]] == [True, True]
 
 
 IN_A_CELL = {  # a cell of the column `answers` -> its answers; the text of the cell itself if it is no usable literal
