@@ -215,7 +215,7 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
     """A text of doccano with its labelled spans or typed texts; the question is a column or a metadata field."""
-    labels = [one for name in ("label", "labels", "entities") for one in as_list(row.get(name))]
+    labels = [one for name in ("label", "labels", "entities", "annotations") for one in as_list(row.get(name))]
     marks = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
     marks = [{k.removesuffix("_offset"): v for k, v in x.items()} if isinstance(x, dict) else x for x in marks]
     meta = row.get("meta")

@@ -87,12 +87,19 @@ def rows_format(rows: list[dict[str, Any]]) -> str:
     if ("annotations" in keys or "completions" in keys) and any(isinstance(row.get("data"), dict) for row in rows):
         return LABEL_STUDIO
     is_flat = "answers" in keys or any(isinstance(answer, str) or answer not in (None, [], {}) for answer in answers)
-    if "text" in keys and not is_flat and ("label" in keys or "labels" in keys or "entities" in keys):
+    if "text" in keys and not is_flat and {"label", "labels", "entities", "annotations"} & keys.keys():
         return DOCCANO
     names = set(column_names(keys))
-    if "text" in keys and "question" in names and "annotation_id" in keys:
+    has_text = "text" in keys or ("context" in names and has_spans(rows))
+    if "annotation_id" in keys and "question" in names and has_text:
         return LABEL_STUDIO  # its short form, JSON-MIN
     return ROWS if {"context", "question"} <= names else ""
+
+
+def has_spans(rows: list[dict[str, Any]]) -> bool:
+    """Whether a row has a column with a list of marked spans."""
+    lists = [value for row in rows for value in row.values() if isinstance(value, list)]
+    return any(isinstance(span, dict) and "start" in span for spans in lists for span in spans)
 
 
 def column_names(names: Iterable[str]) -> list[str]:

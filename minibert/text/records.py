@@ -101,7 +101,7 @@ def answer_list(record: dict[str, Any], is_impossible: bool | None) -> list[Any]
     key = answers_key(record)
     answers = record.get(key)
     if isinstance(answers, str) and (key == "answer" or (is_impossible and is_empty(answers))):
-        answers = {"text": answers, "answer_start": record.get("answer_start")}
+        answers = {"text": answers, "answer_start": record.get("answer_start", record.get("start"))}
     if isinstance(answers, dict):
         answers = answers_from_columns(answers)
     if not isinstance(answers, (list, type(None))):
@@ -128,7 +128,7 @@ def is_empty(answers: Any) -> bool:
 
 def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
-    texts, starts = columns.get("text"), columns.get("answer_start")
+    texts, starts = columns.get("text"), columns.get("answer_start", columns.get("start"))
     if not isinstance(texts, list):
         return [columns]
     if not isinstance(starts, list):
@@ -144,7 +144,7 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
     """The answer, if the context has its text at its offset; None for an empty text, ValueError for anything else.
 
     A wrong offset is an error and never corrected. Only outer whitespace may be elsewhere, and where the offset is
-    missing (absent, null or -1), the text must stand in one place only.
+    missing (absent, null or -1, and no `start` either), the text must stand in one place only.
     """
     if isinstance(answer, str):
         answer = {"text": answer}
@@ -156,7 +156,7 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
         text = str(text)
     if not isinstance(text, str):
         raise ValueError(f"an answer's text must be a string, found {short(answer if text is ... else text)}")
-    start = to_start(answer.get("answer_start"))
+    start = start_of(answer)
     if start is None:
         diagnosis = search.diagnose(text.strip(), None, context)
         if diagnosis.start is None:
@@ -171,6 +171,12 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
         raise ValueError(search.diagnose(text, start, context).what)
     taken[STRIPPED] += 1
     return Gold(stripped, stripped_start)
+
+
+def start_of(answer: dict[str, Any]) -> int | None:
+    """The offset of an answer: `answer_start`, or `start`, as annotation tools call it, where that is missing."""
+    start = to_start(answer.get("answer_start"))
+    return to_start(answer.get("start")) if start is None else start
 
 
 def to_start(value: Any) -> int | None:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from minibert.text.offsets import Search, short
-from minibert.text.records import answer_list, to_gold, to_id, to_mark, to_start
+from minibert.text.records import answer_list, start_of, to_gold, to_id, to_mark
 from minibert.text.squad import articles, is_paragraph, walk
 
 
@@ -93,11 +93,11 @@ def repair_answer(answer: Any, context: str, search: Search, answers: list[Any])
 def certain_start(answer: Any, context: str, search: Search, answers: list[Any]) -> int | None:
     """Where the text must start: its only place, or where the one unit puts it that fits all answers of the record."""
     try:
-        text, start = str(answer["text"]).strip(), to_start(answer["answer_start"])
+        text, start = str(answer["text"]).strip(), start_of(answer)
         diagnosis = search.diagnose(text, start, context)
         if diagnosis.start is None and diagnosis.unit:
-            wrong = [a for a in answers if not context.startswith(str(a["text"]), to_start(a["answer_start"]) or 0)]
-            found = (search.diagnose(str(a["text"]).strip(), to_start(a["answer_start"]), context) for a in wrong)
+            wrong = [a for a in answers if not context.startswith(str(a["text"]), start_of(a) or 0)]
+            found = (search.diagnose(str(a["text"]).strip(), start_of(a), context) for a in wrong)
             return diagnosis.unit_start if {one.unit for one in found} == {diagnosis.unit} else None
         return diagnosis.start
     except (ValueError, TypeError, KeyError):

@@ -231,6 +231,12 @@ def task(*values, data=WHO):
     return {"id": 1, "data": data, "annotations": [{"result": [{"value": value} for value in values]}]}
 
 
+def iron(key, **more):
+    """A row of JSON-MIN whose text is in the column `context`, with a mark at the second of two places."""
+    spans = [{"start": 9, "end": 13, "text": "iron", "labels": ["A"]}]
+    return {"id": 1, "context": "iron and iron", "question": "?", key: spans, "annotation_id": 7} | more
+
+
 def doccano_text(label, key="label"):
     return [{"id": 1, "text": MILL, "question": "Who?", key: label}]
 
@@ -260,6 +266,14 @@ NOT_LOST = {  # what is written -> the answers of each question
         ],
         [RENZ, RENZ + YEAR, RENZ + YEAR, RENZ + YEAR, NOBODY],
     ),
+    "Label Studio, JSON-MIN, a column of its own": ([iron("answer", label=None)], [[("iron", 9)]]),
+    "Label Studio, JSON-MIN, labels": ([iron("label", label=[]), iron("label", id=2)], [NOBODY, [("iron", 9)]]),
+    "rows of JSON-MIN without marks": ([iron("mark", mark=[], answer="and")], [[("and", 5)]]),
+    "doccano 1.0": (
+        lines(doccano_text([{"label": 2, "start_offset": 30, "end_offset": 40, "user": 1}], "annotations")),
+        [RENZ],
+    ),
+    "doccano 1.0, a typed text": (doccano_text([{"text": "Jakob Renz", "user": 1}], "annotations"), [RENZ]),
     "doccano, a typed text": (doccano_text("Jakob Renz"), [RENZ]),
     "doccano, typed texts": (doccano_text(["Jakob Renz", "1788"]), [RENZ + YEAR]),
     "doccano, spans beside a category": ([doccano_text([[30, 40, "A"]])[0] | {"labels": ["1788"]}], [RENZ + YEAR]),
@@ -289,7 +303,7 @@ def test_an_answer_that_is_not_understood_or_not_in_the_text_is_a_fault(tmp_path
     assert good.answers and "qas[1]" in place and ("must be a string" in fault or "the text is nowhere" in fault)
 
 
-def test_a_list_of_annotations_that_is_none_is_refused(tmp_path):
+def test_annotations_that_are_not_a_list_are_refused(tmp_path):
     with pytest.raises(BadInput, match="looks like a Label Studio export, but has another shape"):
         convert(write(tmp_path, [{"data": WHO, "annotations": {"result": [{"value": SPAN}]}}]))
 

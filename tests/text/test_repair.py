@@ -19,6 +19,10 @@ def answer(text, start, **more):
     return {"answers": [{"text": text, "answer_start": start} | more]}
 
 
+def by_start(text, start, **more):
+    return {"answers": [{"text": text, "start": start} | more]}
+
+
 def top_of(*records):
     paragraph = {"context": CONTEXT, "qas": list(records)}
     return {"version": "x", "data": [{"title": "t", "paragraphs": [paragraph], "k": 1}]}
@@ -38,6 +42,12 @@ REPAIRED = {
     "a spelled mark": ({"is_impossible": "False"}, {"is_impossible": False}),
     "one occurrence": (answer("1871", 3), answer("1871", HERE)),
     "no offset": (answer("1871", -1), answer("1871", HERE)),
+    "a start": (by_start("iron", IRON[1]), by_start("iron", IRON[1], answer_start=IRON[1])),
+    "a wrong start": (by_start("1871", 3), by_start("1871", 3, answer_start=HERE)),
+    "a start in bytes": (
+        by_start("iron", in_bytes(IRON[1])),
+        by_start("iron", in_bytes(IRON[1]), answer_start=IRON[1]),
+    ),
     "an offset as text": (answer("1871", str(HERE)), answer("1871", HERE)),
     "an offset as a float": (answer("1871", float(HERE)), answer("1871", HERE)),
     "outer whitespace": (answer("1871 ", HERE - 1), answer("1871", HERE)),

@@ -176,6 +176,10 @@ TAKEN = [  # how a question differs from the good one, how its example does, and
     *((at(text, 38), {}, "outer whitespace: 1") for text in ("1871 ", "\n1871\t", "1871")),
     ({"answers": {"text": ["1871"], "answer_start": [39]}, "is_impossible": None}, {}, ""),
     ({"answers": {"text": ["1871"], "answer_start": 39}}, {}, ""),
+    ({"answers": ..., "answer": "1871", "start": 39}, {}, ""),
+    ({"answers": {"text": ["1871"], "start": [39]}}, {}, ""),
+    *(({"answers": [{"text": "1871", "start": 39, "end": 43} | more]}, {}, "") for more in ({}, {"answer_start": -1})),
+    ({"answers": [ANSWER | {"start": 3}]}, {}, ""),
     ({"answers": ["1871"]}, {}, "only place of its text: 1"),
     ({"answers": ANSWER}, {}, ""),
     ({"answers": ..., "answer": ANSWER}, {}, ""),
@@ -193,6 +197,11 @@ def test_what_others_write_is_taken_where_its_meaning_is_certain_and_counted(wri
     assert read_squad(write(squad(question(**changes))), training=True) == [dataclasses.replace(READ, **differs)]
     printed = capsys.readouterr().err
     assert (printed.startswith("warning: ") and says in printed) if says else printed == ""
+
+
+def test_a_start_tells_which_of_two_places_is_meant(write):
+    record = question(answers=[{"text": "x", "start": 4, "end": 5}])
+    assert read_squad(write(squad(record, context="x y x")))[0].answers == (Gold("x", 4),)
 
 
 def test_answers_without_offset_are_found_in_long_texts_however_many_there_are(write):
@@ -260,6 +269,8 @@ REFUSED = [
     (answered(CONTEXT, "1872", ...), PLACE, "no answer_start; the text is nowhere"),
     (squad(question(answers=["1872"])), PLACE, "no answer_start; the text is nowhere"),
     *rows(lambda v: answered(" x", "x", v), (-2, "b", 1.5, True, "1e0", []), PLACE, "answer_start .*found {}"),
+    (squad(question(answers=[{"text": "1871", "start": 3}])), PLACE, "not at answer_start 3.*only at 39"),
+    *rows(lambda v: squad(question(answers=[{"text": "1871", "start": v}])), (-2, "b"), PLACE, "start .*found {}"),
     (squad(question(answers=[ANSWER, ANSWER | {"answer_start": 0}])), PLACE, "at 39"),
     (squad(question(question="\ud83d?")), PLACE, "question.*surrogate"),
     (squad(question(id="\ud83d")), PLACE, "id.*surrogate"),
