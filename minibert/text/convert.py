@@ -209,6 +209,8 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
         kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
         results = [result for annotation in kept for result in annotation.get("result") or []]
         marks = [one for result in results for one in as_list(result.get("value")) if is_mark(one)]
+        spans = [one for one in marks if isinstance(one, dict) and "start" in one]
+        marks = spans or marks  # beside a span, a typed text is a comment
     answers = [answer for one in marks for answer in to_answers(one, context)]
     return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
 

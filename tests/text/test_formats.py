@@ -259,6 +259,7 @@ NOT_LOST = {  # what is written -> the answers of each question
     "one task of Label Studio without marks": (task(), [NOBODY]),
     "Label Studio, typed texts": ([task({"text": ["Jakob Renz", "1788"]})], [RENZ + YEAR]),
     "Label Studio, a typed text": ([task({"text": "Jakob Renz"}, {"choices": ["easy"]}, None)], [RENZ]),
+    "Label Studio, a typed comment": ([task({"text": ["1788 is wrong"]}, SPAN)], [RENZ]),
     "Label Studio, JSON-MIN, typed texts": (
         [
             {"text": MILL, "question": "Who?", "annotation_id": 7, "answer": answer, "level": {"choices": ["a", "b"]}}
