@@ -163,8 +163,12 @@ def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
 
 
 def has_capitals(vocab: dict[str, int]) -> bool:
-    """Whether an ordinary token (not "[CLS]" and the like) has a capital letter: the mark of a cased vocabulary."""
-    return any(token != token.lower() for token in vocab if not (token[:1] == "[" and token[-1:] == "]"))
+    """Whether an ordinary token has a capital letter: the mark of a cased vocabulary.
+
+    Tokens in brackets are special in every vocabulary: "[CLS]", and the "<S>" and "<T>" of Google's uncased Chinese and
+    multilingual ones.
+    """
+    return any(token != token.lower() for token in vocab if (token[:1], token[-1:]) not in (("[", "]"), ("<", ">")))
 
 
 def added_tokens(folder: Path, settings: dict[str, Any], content: dict[str, Any]) -> list[AddedToken]:

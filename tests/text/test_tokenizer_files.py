@@ -143,6 +143,8 @@ def test_minilm_is_read_alike_from_each_of_its_files_and_as_transformers_reads_i
         (["Clock"], False, "Clock clock", ["Clock", "clock"]),  # a capital
         (["##K"], False, "cK", ["c", "##K"]),  # in a word piece too
         (["[unused1]", "[Q]"], True, "CLOCK", ["clock"]),  # not in special tokens
+        (["<S>", "<T>"], True, "CLOCK", ["clock"]),  # nor in those of Google's Chinese and multilingual vocabularies
+        (["<S>", "<T>", "Clock"], False, "Clock", ["Clock"]),
     ],
 )
 def test_a_bare_vocabulary_is_cased_if_a_token_has_a_capital_and_is_saved_so(tmp_path, added, is_lower, text, expected):
