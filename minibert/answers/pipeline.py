@@ -5,6 +5,7 @@ listed in docs/migration.md.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import make_windows
+from minibert.text.windows import count_unknown, make_windows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere
@@ -137,14 +138,23 @@ class QuestionAnswering:
         return results
 
     def predictions(
-        self, examples: list[Example], options: Mapping[str, Any], is_shown: bool = False
+        self,
+        examples: list[Example],
+        options: Mapping[str, Any],
+        is_shown: bool = False,
+        counts: Counter[str] | None = None,
     ) -> list[Prediction]:
-        """The `top_k` best spans of each example, with their logits. `is_shown`: show how far it has come."""
+        """The `top_k` best spans of each example, with their logits.
+
+        is_shown: show how far it has come. counts: adds up what `count_unknown` counts.
+        """
         chosen = merge(self.defaults, options)
         length = window_length(chosen["max_seq_len"], self.model.config, "max_seq_len")
         predictions: list[Prediction] = []
         for part in parts(examples):
             windows = make_windows(part, self.tokenizer, length, chosen["doc_stride"], chosen["max_question_len"])
+            if counts is not None:
+                counts.update(count_unknown(windows, self.tokenizer))
             logits = predict_logits(self.model, windows, self.machine, chosen["batch_size"], is_shown)
             predictions += search(windows, *logits, part, chosen["top_k"], chosen["max_answer_len"])
         return predictions

@@ -8,6 +8,7 @@
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from minibert.answers.spans import MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction
 from minibert.commands import flags
 from minibert.commands.notes import WINDOWS, settings_of_run
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
+from minibert.evaluation.check import warn_of_unknown
 from minibert.support.errors import BadInput
 from minibert.support.files import decode, read_text
 from minibert.support.hub import find_folder
@@ -92,7 +94,11 @@ def main(words: Sequence[str] | None = None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, explain(reader, str(options.question), context, options.max_answer_length))
     if options.input is not None:
-        answer_stream(partial(ask_each, reader, options), options.input, options.output, options.batch_size)
+        counts = Counter[str]()
+        try:
+            answer_stream(partial(ask_each, reader, options, counts), options.input, options.output, options.batch_size)
+        finally:  # over all lines: one emoji is a large share of a short line
+            warn_of_unknown(counts, str(options.ckpt))
     else:
         answer_questions(reader, documents, options)
 
@@ -153,9 +159,13 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
     if options.json:  # as the stream: JSON is UTF-8 whatever the terminal
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
+    counts = Counter[str]()
     for question in [options.question] if options.question is not None else typed_questions():
         spans = max(searched(options), spans_needed(options.top_k, len(texts), options.max_answer_length))
-        predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True)
+        is_first = not counts
+        predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True, counts=counts)
+        if is_first:
+            warn_of_unknown(counts, str(options.ckpt))
         for one in find_best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}
@@ -172,10 +182,10 @@ def searched(options: AskOptions) -> int:
 
 
 def ask_each(
-    reader: QuestionAnswering, options: AskOptions, questions: list[str], contexts: list[str]
+    reader: QuestionAnswering, options: AskOptions, counts: Counter[str], questions: list[str], contexts: list[str]
 ) -> list[list[dict[str, Any]]]:
-    """The answers to each question in its own context, as dicts."""
-    predictions = reader.predictions(pair(questions, contexts), {})
+    """The answers to each question in its own context, as dicts. counts: adds up what `count_unknown` counts."""
+    predictions = reader.predictions(pair(questions, contexts), {}, counts=counts)
     return [[to_row(one) for one in find_best([prediction], reader, options)] for prediction in predictions]
 
 

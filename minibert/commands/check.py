@@ -15,7 +15,7 @@ from typing import Any
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
-from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, unknown_warning
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, warn_of_unknown
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.streams import counted, tell
@@ -24,7 +24,7 @@ from minibert.text.convert import convert
 from minibert.text.records import Example
 from minibert.text.repair import Change, repair
 from minibert.text.squad import check_records, check_top, escape, shown
-from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
+from minibert.text.windows import MAX_SEQ_LENGTH, count_unknown, make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
 
@@ -126,8 +126,7 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
     tokenizer = load_tokenizer(str(options.model), options.revision)
     windows = make_windows(examples, tokenizer, *options.sizes)
     counts = count_windows(examples, windows, tokenizer, options.max_answer_length)
-    if warning := unknown_warning(counts, windows):
-        tell(warning)
+    warn_of_unknown(count_unknown(windows, tokenizer), str(options.model))
     return {
         "windows": counts,
         "tokens": count_tokens(windows),

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from minibert.commands import flags
-from minibert.evaluation.check import count_windows
+from minibert.evaluation.check import count_windows, warn_of_unknown
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
 from minibert.support.streams import printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
+from minibert.text.windows import MAX_SEQ_LENGTH, Window, count_unknown, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option
 
 
@@ -41,6 +41,7 @@ def main(words: Sequence[str] | None = None) -> None:
     examples = read_squad(options.data, training=True, version_2_with_negative=True)
     tokenizer = load_tokenizer(options.model, options.revision)
     windows = make_windows(examples, tokenizer, *options.sizes)
+    warn_of_unknown(count_unknown(windows, tokenizer), options.model)
     for i, example in enumerate(examples[: options.show]):
         gold = repr(example.answers[0].text) if example.answers else "none"
         if len(example.answers) > 1:

@@ -6,7 +6,8 @@ tokenizer. Out: dicts of plain numbers and short lists.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH, after_marks
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
+from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import has_impossible
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import Windows, answer_characters, answer_span, make_windows
+from minibert.text.windows import Windows, answer_characters, answer_span, count_unknown, make_windows
 
 MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
 SHOWN = 20  # ids listed of each kind
@@ -106,7 +108,7 @@ def count_windows(
         "cut_questions": int((windows.context_start[bounds[:-1]] - 2 < question_tokens).sum()),
         "too_long": int((ends - starts >= max_answer_length).sum()),
         "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
-        "unknown_tokens": int((windows.ids == tokenizer.backend.token_to_id("[UNK]")).sum()),
+        "unknown_tokens": count_unknown(windows, tokenizer)["unknown"],
     }
 
 
@@ -134,12 +136,15 @@ def context_offsets(windows: Windows, first: int, stop: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def unknown_warning(counts: dict[str, int], windows: Windows) -> str:
-    """A line if so many tokens are [UNK] that the model can hardly read the texts, else ""."""
-    share = counts["unknown_tokens"] / max(1, len(windows.ids) - 3 * len(windows))  # [CLS] and two [SEP] aside
-    if share <= MOST_UNKNOWN:
-        return ""
-    return f"warning: {share:.1%} of the tokens are [UNK]: the model's vocabulary lacks this language or its characters"
+def warn_of_unknown(counts: Mapping[str, int], model: str | os.PathLike) -> None:
+    """Write a line to stderr if so many tokens are [UNK] that the model can hardly read the texts.
+
+    counts: of `count_unknown`. model: the name of the model whose tokenizer it was.
+    """
+    share = counts["unknown"] / max(1, counts["tokens"])
+    if share > MOST_UNKNOWN:
+        lacks = f"the vocabulary of {model} lacks this language or its characters"
+        tell(f"warning: {share:.1%} of the tokens are [UNK]: {lacks}")
 
 
 def count_tokens(windows: Windows) -> dict[str, Any]:

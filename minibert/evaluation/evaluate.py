@@ -14,18 +14,20 @@ from typing import Any
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
+from minibert.evaluation.check import warn_of_unknown
 from minibert.evaluation.languages import check_language
 from minibert.evaluation.predictions import Evaluation
 from minibert.evaluation.scorer import has_golds, needs_version_2, score_version_1, score_version_2
 from minibert.model.bert import BertForQuestionAnswering
 from minibert.model.prepare import prepare_to_answer
+from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.support.streams import counted
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, make_windows
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, count_unknown, make_windows
 
 
 def evaluate(
@@ -52,7 +54,7 @@ def evaluate(
     model: a folder, a hub id, or a loaded model, which needs its tokenizer and stays as it is. data: a SQuAD file,
     files, or examples. The other parameters are the flags of `evaluate.py`. A null threshold of None is that of
     the model's `answering.json`, or 0.0 without one. Raises BadInput for a model that cannot answer and for data that
-    cannot be read.
+    cannot be read. Warns on stderr if the model's vocabulary lacks the language of the data.
     """
     check_language(metric_language)
     examples: list[Any] = [data] if isinstance(data, (str, Path)) else list(data)
@@ -62,12 +64,15 @@ def evaluate(
     threshold = answering.null_score_diff_threshold if null_score_diff_threshold is None else null_score_diff_threshold
     length = window_length(max_seq_length, loaded.config)
     machine = choose_machine(device, dtype)
+    overlap = DOC_STRIDE if doc_stride is None else doc_stride
+    windows = make_windows(examples, loaded_tokenizer, length, overlap, max_query_length)
+    if ranks.is_main():
+        name = "the model" if isinstance(model, BertForQuestionAnswering) else model
+        warn_of_unknown(count_unknown(windows, loaded_tokenizer), name)
     return evaluate_windows(
         prepare_to_answer(loaded, machine),
         examples,
-        make_windows(
-            examples, loaded_tokenizer, length, DOC_STRIDE if doc_stride is None else doc_stride, max_query_length
-        ),
+        windows,
         machine,
         n_best_size=n_best_size,
         max_answer_length=max_answer_length,

@@ -43,7 +43,7 @@ class Tokenizer:
         for token in SPECIAL_TOKENS:
             if token not in vocab:
                 raise BadInput(source, token, "is not in the vocabulary; use the files of a BERT model")
-        self.cls_id, self.sep_id, self.pad_id, _ = (vocab[token] for token in SPECIAL_TOKENS)
+        self.cls_id, self.sep_id, self.pad_id, self.unk_id = (vocab[token] for token in SPECIAL_TOKENS)
         self.vocab_size = 1 + max(vocab.values())
 
     def __repr__(self) -> str:

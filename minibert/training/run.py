@@ -18,7 +18,7 @@ from typing import Any, ParamSpec
 import torch
 
 from minibert.answers.predict import check_pair, window_length
-from minibert.evaluation.check import count_windows, unknown_warning
+from minibert.evaluation.check import count_windows, warn_of_unknown
 from minibert.evaluation.scorer import has_golds
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.prepare import set_dropout
@@ -27,11 +27,10 @@ from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder, find_local
 from minibert.support.machine import Machine, choose_machine, keep_memory, try_compiler
-from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.windows import DOC_STRIDE, make_windows
+from minibert.text.windows import DOC_STRIDE, count_unknown, make_windows
 from minibert.training.card import write_card
 from minibert.training.consistency import check_facts, check_ranks, facts_of, resumed_settings
 from minibert.training.loop import Training
@@ -206,8 +205,7 @@ def say_what_is_trained(training: Training, report: LoadReport) -> None:
         windows = training.plan.windows
         counts = count_windows(training.examples, windows, training.tokenizer, settings.max_answer_length)
         say(f"data: {json.dumps(counts)}")
-        if warning := unknown_warning(counts, windows):
-            tell(warning)
+        warn_of_unknown(count_unknown(windows, training.tokenizer), str(settings.model))
     say(
         f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "
         f"{settings.learning_rate:g}, on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"

@@ -19,7 +19,7 @@ from minibert.commands import stream
 from tests.builders import ROOT, run
 
 SIZES = ["--max_seq_length", "40", "--doc_stride", "8"]
-CONTEXT = "The clock tower was made of copper in 1871 by Anna Weiss. “Café” 🎉 is by the river."
+CONTEXT = 'The clock tower was made of copper in 1871 by Anna Weiss. "Café" 🎉 is by the river.'
 WHO, WHAT = "Who made the tower?", "What is by the river?"
 ONE = ["--question", WHO, "--context", CONTEXT]
 GOOD = {"id": "good", "question": WHO, "context": CONTEXT}

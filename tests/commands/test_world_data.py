@@ -4,6 +4,7 @@ The report that a case stands for is named beside it.
 """
 
 import json
+import shutil
 
 import pytest
 
@@ -68,10 +69,39 @@ def test_files_of_several_languages_with_the_same_ids_train_together(train, writ
     assert done.code == 0 and '"questions": 4' in done.out and '"duplicate_questions": 3' in done.out
 
 
+THAI = "\u0e01\u0e23\u0e38\u0e07 \u0e40\u0e17\u0e1e x \u0e21\u0e2b\u0e32"
+
+
 def test_a_language_that_the_vocabulary_lacks_is_a_warning(train, write):  # transformers#3068
-    thai = "\u0e01\u0e23\u0e38\u0e07 \u0e40\u0e17\u0e1e x \u0e21\u0e2b\u0e32"
-    done = train(write("d.json", record("1", "x", thai), context=thai))
-    assert '"unknown_tokens": 3' in done.out and "warning: 50.0% of the tokens are [UNK]" in done.err
+    done = train(write("d.json", record("1", "x", THAI), context=THAI))
+    assert '"unknown_tokens": 3' in done.out and done.err.count("warning: 50.0% of the tokens are [UNK]") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "times"),
+    [
+        ("evaluate --ckpt MODEL --data DATA", 1),
+        ("calibrate --ckpt MODEL --data DATA", 1),
+        ("compare MODEL MODEL --data DATA", 2),  # two models
+        ("windows --model MODEL --data DATA", 1),
+        ("check --model MODEL --data DATA", 1),
+        ("ask --ckpt MODEL --context_file TEXT --question What?", 1),
+        ("ask --ckpt MODEL --context_file TEXT", 1),  # typed questions
+        ("ask --ckpt MODEL --input LINES --batch_size 1", 1),
+    ],
+)
+def test_every_command_that_reads_with_a_model_warns_of_a_language_that_it_lacks(
+    command, tiny_folder, tmp_path, write, words, times
+):
+    files = {"MODEL": shutil.copytree(tiny_folder, tmp_path / "model"), "TEXT": tmp_path / "t.txt"}
+    files |= {"DATA": write("d.json", record("1", "x", THAI), context=THAI), "LINES": tmp_path / "l.jsonl"}
+    files["TEXT"].write_text(THAI, "utf-8")
+    files["LINES"].write_text(2 * (json.dumps({"question": "What?", "context": THAI}) + "\n"), "utf-8")
+    done = command(*(files.get(word, word) for word in words.split()), stdin=b"What?\nWho?\n\n")
+    warning = f"warning: 50.0% of the tokens are [UNK]: the vocabulary of {files['MODEL']} lacks this language"
+    if words.startswith("calibrate"):
+        warning = warning.replace(str(files["MODEL"]), "the model")  # it loads the model itself
+    assert done.err.count(warning) == done.err.count("are [UNK]") == times
 
 
 @pytest.mark.parametrize(
