@@ -26,8 +26,14 @@ OTHER_FORMATS = {
 # What a file that is not text starts with.
 NOT_TEXT = {
     b"%PDF-": "is a PDF; save it as plain text first, for example with `pdftotext`",
-    b"\x1f\x8b": "is compressed; gunzip it first",
+    b"\x1f\x8b": "is compressed with gzip; gunzip it first",
+    b"\xfd7zXZ\0": "is compressed with xz; decompress it first with `unxz`",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it first with `unzstd`",
     b"PK\x03\x04": "is a zip archive; unzip it first, or save an office document as plain text or CSV",
+}
+# The level of compression, 1 to 9, stands in the first bytes. Three letters alone could begin a text.
+NOT_TEXT |= {
+    b"BZh%d1AY&SY" % level: "is compressed with bzip2; decompress it first with `bunzip2`" for level in range(1, 10)
 }
 
 

@@ -17,11 +17,14 @@ from minibert.support.errors import BadInput
 from minibert.support.files import decode, read_bytes
 from minibert.text.offsets import short
 
-# Formats that only other libraries read: first bytes, bytes that stand further on, name, and the function of pandas.
+FOLDER_OF_DATASETS = "datasets.load_from_disk"  # takes a folder, whose files may be parts of one data set
+# Formats that only other libraries read: first bytes, bytes that stand further on, name, and the function that reads.
 BINARY = (
-    (b"PAR1", b"", "Parquet", "read_parquet"),
-    (b"PK\x03\x04", b"xl/", "an Excel sheet (XLSX)", "read_excel"),  # without the folder `xl`, any zip archive
-    (b"\xd0\xcf\x11\xe0", b"", "an Excel sheet (XLS)", "read_excel"),
+    (b"PAR1", b"", "Parquet", "pandas.read_parquet"),
+    (b"ARROW1\0\0", b"", "Feather", "pandas.read_feather"),
+    (b"\xff\xff\xff\xff", b"", "Arrow, as Hugging Face datasets saves it", FOLDER_OF_DATASETS),
+    (b"PK\x03\x04", b"xl/", "an Excel sheet (XLSX)", "pandas.read_excel"),  # without the folder `xl`, any zip archive
+    (b"\xd0\xcf\x11\xe0", b"", "an Excel sheet (XLS)", "pandas.read_excel"),
 )
 LINES, TABLE, ROWS, COLUMNS = "JSON lines", "a CSV or TSV table", "flat rows, as of Hugging Face datasets", "columns"
 LABEL_STUDIO, DOCCANO, HAYSTACK = "a Label Studio export", "a doccano export", "haystack labels"
@@ -121,9 +124,10 @@ def refuse_format(file: str | os.PathLike, name: str) -> None:
         return
     first, source = "", shlex.quote(str(file))
     if function := {name: function for _, _, name, function in BINARY}.get(name):
-        lines = shlex.quote(f"{file}.jsonl")
-        pandas = f"pandas.{function}(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)"
-        first, source = f'`python -c "import pandas, sys; {pandas}" {source} {lines}` and then ', lines
+        lines, library = shlex.quote(f"{file}.jsonl"), function.partition(".")[0]
+        read = shlex.quote(str(Path(file).parent)) if function == FOLDER_OF_DATASETS else source
+        code = f"import {library}, sys; {function}(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)"
+        first, source = f'`python -c "{code}" {read} {lines}` and then ', lines
     copy = shlex.quote(f"{Path(file).with_suffix('')}.squad.json")
     command = f"{first}`minibert check --data {source} --fix {copy}`"
     raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")

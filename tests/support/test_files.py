@@ -1,5 +1,6 @@
 """Files are read strictly: what cannot be used is refused with its place and what it seems to be."""
 
+import bz2
 import gzip
 import json
 
@@ -26,7 +27,11 @@ BAD_JSON = [
     ("git-LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "", "git-LFS .*`git lfs pull`"),
     ("HTML", b"\n<!DOCTYPE html><html>", "", "looks like HTML"),
     ("XML", b"<a/>", "", "XML"),
-    ("gzip", gzip.compress(GOOD.encode()), "", "compressed; gunzip"),
+    ("gzip", gzip.compress(GOOD.encode()), "", "compressed with gzip; gunzip"),
+    ("bzip2", bz2.compress(GOOD.encode()), "", "with bzip2; decompress .*`bunzip2`"),
+    ("bzip2, level 1", bz2.compress(GOOD.encode(), 1), "", "with bzip2; decompress .*`bunzip2`"),
+    ("xz", b"\xfd7zXZ\0\0\x04", "", "with xz; decompress .*`unxz`"),
+    ("zstd", b"\x28\xb5\x2f\xfd\x04\x58", "", "with zstd; decompress .*`unzstd`"),
     ("zip", b"PK\x03\x04\x14\x00", "", "zip archive"),
     ("UTF-16", GOOD.encode("utf-16"), "byte 0", "not UTF-8"),
     ("UTF-16 without a mark", '{"data": 1}'.encode("utf-16-le"), "line 1", "."),

@@ -418,6 +418,12 @@ NO_NAMES = "line 1: expected the names of the columns, such as id, .*; found '"
     ("raw", "says"),
     [
         (b"PAR1\x15\x04", r"is Parquet, .*pandas.read_parquet\(.*lines=True.*input.json.*minibert check --data"),
+        (b"ARROW1\0\0\xff", r"is Feather, .*pandas.read_feather\(.*lines=True.*input.json.*minibert check --data"),
+        (
+            b"\xff\xff\xff\xff\x10\0\0\0",
+            r"is Arrow, .*import datasets, sys; datasets.load_from_disk\(sys.argv\[1\]\).to_json\(sys.argv\[2\], .*"
+            r"lines=True\)\" \S*[^n] \S*input.json.jsonl` and then `minibert check --data \S*input.json.jsonl --fix",
+        ),
         (b"PK\x03\x04\x14\0 xl/workbook.xml", r"an Excel sheet \(XLSX\), .*pandas.read_excel"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", r"an Excel sheet \(XLS\), .*pandas.read_excel"),
         (b"PK\x03\x04\x14\0 train.json", "zip archive; unzip"),
