@@ -1,13 +1,15 @@
 """Where an answer stands, if its text is not at its `answer_start`: what an error says, and what a repair may use.
 
 Offsets go wrong in few ways: another program counted bytes or UTF-16 units, the context was edited afterwards, or the
-answer was typed anew, with another case, accent or quotation mark. In: the answer's text, its offset, its context. Out:
-a `Diagnosis`.
+answer was typed anew, with another case, accent, width or quotation mark. In: the answer's text, its offset, its
+context. Out: a `Diagnosis`.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,10 +17,23 @@ MOST_SEARCHED = 2_000_000_000  # characters for one file, a few seconds: many fa
 MOST_FOLDED = 1_000_000  # characters of a context that is searched for other spellings
 NEAR = 2000  # characters around the offset that are searched after that
 MOST_SHOWN = 60  # characters of a text in a message
+LONGEST_FORM = 8  # characters that one character may stand for: U+FDFA, a whole sentence, would stand for 18
 
 MARKS = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u00b4`"), "'")  # quotation marks, dashes
 MARKS |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb"), '"')
 MARKS |= dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
+
+
+def plain_width(text: str) -> str:
+    """The text with full-width, half-width and other compatibility characters (NFKC) as ordinary ones.
+
+    Spaces and the quotation marks and dashes of MARKS stay: they are other differences.
+    """
+    if unicodedata.is_normalized("NFKC", text):
+        return text
+    forms = ((c, c if c.isspace() or ord(c) in MARKS else unicodedata.normalize("NFKC", c)) for c in text)
+    # Composed again, because a half-width kana has its voicing mark beside it.
+    return unicodedata.normalize("NFC", "".join(form if len(form) <= LONGEST_FORM else c for c, form in forms))
 
 
 def without_accents(text: str) -> str:
@@ -32,6 +47,7 @@ def without_gaps(text: str) -> str:
 
 # How two spellings of one text differ -> what makes them equal.
 SPELLINGS: dict[str, Callable[[str], str]] = {
+    "width or compatibility characters": plain_width,
     "case": str.casefold,
     "accents": without_accents,
     "quotation marks or dashes": lambda text: text.translate(MARKS),
@@ -67,7 +83,16 @@ def difference(first: str, second: str) -> str:
     if unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second):
         return "Unicode normalization (NFC and NFD)"
     names = [name for name in SPELLINGS if fold(first, but=name) != fold(second, but=name)]
+    if not names:  # two changes remove the same difference: case folding spells a ligature out, too
+        names = [name for name, change in SPELLINGS.items() if change(first) == change(second)][:1]
     return " and ".join(names) or "spelling"
+
+
+def unescaped(text: str) -> str:
+    """The text with HTML entities such as "&amp;" as characters; as it is if one of them is a number too long."""
+    with suppress(ValueError):
+        return html.unescape(text)
+    return text
 
 
 class Search:
@@ -75,7 +100,7 @@ class Search:
 
     def __init__(self) -> None:
         self.searched = 0
-        self.context, self.folded, self.places = "", "", list[int]()
+        self.context, self.folded, self.places, self.unescaped = "", "", list[int](), ""
 
     def diagnose(self, text: str, start: int | None, context: str) -> Diagnosis:
         """Say why an answer may not be at its offset: another unit, shifted, spelled differently, or nowhere."""
@@ -117,7 +142,10 @@ class Search:
         if context is not self.context:
             self.searched += 140 * len(context)
             self.context, self.folded, self.places = context, *fold_with_places(context)
-        self.searched += 14 * len(context)
+            self.unescaped = unescaped(context)
+        self.searched += len(context) + 14 * len(self.folded)
+        if entities := self.entities(text.strip(), context):
+            return entities
         folded = fold(text).strip()
         at = self.folded.find(folded) if folded else -1
         if at < 0:
@@ -126,6 +154,16 @@ class Search:
         found = context[begin:end].strip()
         again = ", and elsewhere" if self.folded.find(folded, at + 1) >= 0 else ""
         return f"; {short(found)} is at {begin}{again}: it differs in {difference(text.strip(), found)}"
+
+    def entities(self, text: str, context: str) -> str:
+        """Whether the text or the context has HTML entities where the other has characters; "" if neither has."""
+        plain = unescaped(text)
+        if plain not in ("", text) and (at := context.find(plain)) >= 0:
+            return f"; {short(plain)} is at {at}: the answer has HTML entities; replace them with html.unescape"
+        if text not in context and text in self.unescaped:
+            what = "the context has HTML entities where the answer has characters"
+            return f"; {what}: replace them with html.unescape, and count answer_start anew"
+        return ""
 
 
 def places_of(text: str, context: str) -> Iterator[int]:

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from minibert.support.errors import BadInput
+from minibert.text.offsets import MOST_FOLDED
 from minibert.text.records import MOST_CHARACTERS, Example, Gold
 from minibert.text.squad import has_impossible, read_squad
 from tests.builders import ROOT
@@ -291,6 +292,29 @@ REFUSED = [
     (answered("It\u2019s old", "It's old", 0), PLACE, "differs in quotation marks or dashes$"),
     (answered("made\r\n of iron", "made of iron", 0), PLACE, "at 0: .*in whitespace"),
     (answered("Ver\u00adwaltung", "Verwaltung", 0), PLACE, "whitespace or invisible characters$"),
+    *rows(
+        lambda pair: answered(f"ab {pair[0]} c", pair[1], 0),
+        (
+            ("\uff11\uff18\uff17\uff11\u5e74", "1871"),  # full-width digits
+            ("1871", "\uff11\uff18\uff17\uff11"),
+            ("\uff76\uff9e\uff72\uff84\uff9e", "\u30ac\u30a4\u30c9"),  # half-width katakana, marks of their own
+            ("\u30ac\u30a4\u30c9", "\uff76\uff9e\uff72\uff84\uff9e"),
+            ("\ufefb", "\u0644\u0627"),  # an Arabic presentation form
+            ("so\u2026", "so..."),
+            ("\ufb01ne", "fine"),  # a ligature
+        ),
+        message=r"nowhere.* is at 3: it differs in width or compatibility characters$",
+    ),
+    (answered("x \uff37\uff28\uff2f", "who", 0), PLACE, "is at 2: it differs in width .* characters and case$"),
+    (answered("a\xa0b\u3000c", "a b c", 0), PLACE, "it differs in whitespace or invisible characters$"),
+    (answered("It\u00b4s old", "It's old", 0), PLACE, "differs in quotation marks or dashes$"),
+    (answered("\ufdfa" * 9, "x", 0), PLACE, "nowhere in the context$"),
+    (answered("Q&amp;A in 1871", "Q&A", 0), PLACE, "nowhere.*context has HTML entities .* html.unescape, and count"),
+    (answered("in Q&A", "Q&amp;A", 0), PLACE, "nowhere.*'Q&A' is at 3: the answer has HTML .* html.unescape$"),
+    (answered("x &#" + "1" * 5000, "Q&A", 0), PLACE, "nowhere in the context$"),
+    (answered("x &amp; y", "z", 0), PLACE, "nowhere in the context$"),
+    (answered("x &amp; y", "y ", 0), PLACE, "nowhere.*'y' is at 8: it differs in"),  # not in entities
+    (answered("x y", "&#1;", 0), PLACE, "nowhere in the context$"),  # which is no character
     (answered(NFD, NFC, 0), PLACE, f"nowhere.*'{NFD}' is at 0: .*NFC and NFD"),
     (answered(f"a {NFC} x", NFD, 0), PLACE, f"nowhere.*'{NFC}' is at 2: .*NFC and NFD"),
     (answered("\u00e9\u00e9 x, and so on", "x", 5), PLACE, "bytes.*here 3"),
@@ -368,6 +392,8 @@ HOSTILE = {  # number of questions, question, its answers, context
     "misplaced answers in 6 MB": (10_000, "When?" * 100, lambda i: at("a", i)["answers"], "xa" * 9),
     "misplaced answers in a book": (5_000, "When?", lambda i: at("a", 7)["answers"], BOOK),
     "answers nowhere in a book": (5_000, "?", lambda i: at("Zz", i)["answers"], "b c" * MEGABYTE),
+    "characters that stand for eight": (5_000, "?", lambda i: at("Zz", i)["answers"], "\ufdfb" * MOST_FOLDED),
+    "entities throughout": (5_000, "?", lambda i: at("Zz", i)["answers"], "&ampx" * (MOST_FOLDED // 5)),
     "a question of a megabyte of spaces": (1, " " * MEGABYTE, lambda i: [ANSWER], CONTEXT),
 }
 
