@@ -154,11 +154,11 @@ def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str
     """The (place, title, context, record) of each question of one paragraph, as `walk` gives them."""
     context, qas = (paragraph.get(key) if isinstance(paragraph, dict) else None for key in ("context", "qas"))
     if not isinstance(context, str):
-        yield f"{place}.context", "", None, f"expected a string, {found_instead(context)}"
+        yield f"{place}.context", "", None, f"expected a string, {found_instead(context)}{keys_of(paragraph)}"
     elif fault := text_fault(context, may_be_blank=True):
         yield f"{place}.context", "", None, fault
     elif not isinstance(qas, list):
-        yield f"{place}.qas", "", None, f"expected a list, {found_instead(qas)}"
+        yield f"{place}.qas", "", None, f"expected a list, {found_instead(qas)}{keys_of(paragraph)}"
     else:
         for q, record in enumerate(qas):
             yield f"{place}.qas[{q}]", title, context, record

@@ -240,6 +240,16 @@ REFUSED = [
     *rows(articles, ("x", {}, {"paragraphs": None}), "data[0].par", "a list, "),
     *rows(lambda value: articles({"paragraphs": [value]}), ([], "x"), f"{PARAGRAPH}.context", "string"),
     *rows(lambda qas: articles({"paragraphs": [{"context": "x", "qas": qas}]}), (None, {}), "qas", "a list"),
+    (
+        articles({"paragraphs": [{"context_id": "T", "context_text": "x", "qas": []}]}),
+        f"{PARAGRAPH}.context",
+        "expected a string, but it is missing; the keys there are .*'context_text'.*guide.md",
+    ),
+    (
+        articles({"paragraphs": [{"context": "x", "questions": []}]}),
+        f"{PARAGRAPH}.qas",
+        "expected a list, but it is missing; the keys there are .*'questions'.*guide.md",
+    ),
     (squad("When?"), PLACE, "expected an object, found a str"),
     (squad(question(), context=...), f"{PARAGRAPH}.context", "missing"),
     *rows(lambda value: squad(question(), context=value), (None, ["a"]), f"{PARAGRAPH}.context", "string"),
