@@ -3,7 +3,9 @@
 In: keyword arguments. Out: a dict with a value for every option, or BadInput for one that is unknown or too small.
 """
 
+import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypedDict
 
 from minibert.answers.predict import SHORTEST_WINDOW
@@ -50,9 +52,19 @@ def merge(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     for name, value in given.items():
         if name not in DEFAULTS:
             raise BadInput("pipeline", name, f"is no option; expected one of {', '.join(DEFAULTS)}")
-        if name in LEAST and (type(value) is not int or value < LEAST[name]):
-            raise BadInput("pipeline", name, f"expected an integer of at least {LEAST[name]}, found {value!r}")
+        if name in LEAST:
+            number = whole(value)
+            if number is None or number < LEAST[name]:
+                raise BadInput("pipeline", name, f"expected an integer of at least {LEAST[name]}, found {value!r}")
+            given[name] = number
     return {**defaults, **given}
+
+
+def whole(value: Any) -> int | None:
+    """An integer of Python, numpy or torch as an `int`; None for anything else, a bool included."""
+    with suppress(TypeError):
+        return None if isinstance(value, bool) else operator.index(value)
+    return None
 
 
 def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:

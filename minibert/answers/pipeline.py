@@ -15,7 +15,7 @@ import torch
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.documents import find_answers, spans_needed
 from minibert.answers.inputs import Texts, as_list, pair, split, split_dicts
-from minibert.answers.options import DEFAULTS, Options, merge, one_of
+from minibert.answers.options import DEFAULTS, Options, merge, one_of, whole
 from minibert.answers.predict import load_trained, parts, predict_logits, window_length
 from minibert.answers.spans import Answer, Prediction, search
 from minibert.model.bert import BertForQuestionAnswering
@@ -56,8 +56,10 @@ def pipeline(
     if framework not in (None, "pt"):
         raise BadInput("pipeline", "framework", f"expected 'pt', which is PyTorch, found {framework!r}")
     defaults = merge(DEFAULTS, options)
-    if device is None or isinstance(device, int):
-        device = "cpu" if device is None or device == -1 else f"cuda:{int(device)}"
+    if device is None or (number := whole(device)) == -1:
+        device = "cpu"
+    elif number is not None:
+        device = f"cuda:{number}"
     dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype)
     machine = choose_machine(str(device), "float32" if dtype is None else str(dtype))
     loaded, loaded_tokenizer, answering = load_trained(model, revision, tokenizer)

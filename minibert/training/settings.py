@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
@@ -56,12 +58,18 @@ def option(default: Any, help: str, least: float = -LARGEST, most: float = LARGE
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A dataclass whose values are checked when it is made, whether they come from flags, from JSON or from Python."""
+    """A dataclass whose values are checked when it is made, whether they come from flags, from JSON or from Python.
+
+    Numbers of numpy become Python's, which can be saved as JSON.
+    """
 
     def __post_init__(self) -> None:
         kinds = value_kinds(type(self))
         for field in dataclasses.fields(self):
-            check(field.name, getattr(self, field.name), kinds[field.name], field.metadata)
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value := value.item())  # the dataclass is frozen
+            check(field.name, value, kinds[field.name], field.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

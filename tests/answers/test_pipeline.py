@@ -136,6 +136,9 @@ def test_anything_but_text_is_refused(qa, question, context):
     ("options", "message"),
     [
         ({"top_k": True}, "pipeline: top_k: expected .* found True"),
+        ({"top_k": np.bool_(True)}, "pipeline: top_k: expected .* found "),
+        ({"top_k": np.float32(2)}, "pipeline: top_k: expected .* found "),
+        ({"top_k": np.int64(0)}, "pipeline: top_k: expected .* found "),
         ({"batch_size": 0}, "pipeline: batch_size: expected .* found 0"),
         ({"max_question_len": 2.5}, "pipeline: max_question_len: expected .* found 2.5"),
         ({"doc_stride": -1}, "pipeline: doc_stride: expected .* found -1"),
@@ -159,6 +162,8 @@ def test_options_that_cannot_be_used_are_refused(qa, options, message):
         ({"framework": "tf"}, "pipeline: framework: "),
         ({"top_k": 0}, "pipeline: top_k: "),
         ({"device": torch.cuda.device_count()}, "--device: "),
+        ({"device": np.int64(torch.cuda.device_count())}, "--device: cuda:"),
+        ({"device": True}, "--device: True: must be"),
         ({"device": "mps"}, "--device: "),
         ({"device": -2}, "--device: "),
         ({"torch_dtype": torch.float16}, "--dtype: "),
@@ -227,10 +232,17 @@ def test_ranking_refuses_what_it_does_not_do(reader, name):
         reader.rank(WHO, [LONG], **{name: True})
 
 
-@pytest.mark.parametrize(("device", "dtype"), [(-1, "dtype"), (None, "torch_dtype"), (torch.device("cpu"), "dtype")])
+@pytest.mark.parametrize(
+    ("device", "dtype"), [(-1, "dtype"), (np.int64(-1), "dtype"), (None, "torch_dtype"), (torch.device("cpu"), "dtype")]
+)
 def test_devices_and_dtypes_have_the_names_of_the_removed_pipeline(tiny_folder, device, dtype):
     options = {"device": device, dtype: torch.bfloat16, "tokenizer": tiny_folder}
     assert str(pipeline(model=tiny_folder, framework="pt", **options).machine) == "cpu, bfloat16"
+
+
+def test_integers_of_numpy_and_torch_are_integers(reader):
+    expected = reader(WHO, LONG, top_k=3, max_seq_len=40)
+    assert_same(reader(WHO, LONG, top_k=np.int64(3), max_seq_len=torch.tensor(40)), expected)
 
 
 def test_options_of_the_construction_are_the_defaults_of_all_calls(reader, tiny_folder):

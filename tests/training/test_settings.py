@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minibert.support.errors import BadInput
@@ -46,6 +47,14 @@ def as_saved(**changes) -> dict:
 def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
     with pytest.raises(BadInput, match=name):
         Settings(**{"data": "a.json"} | {name: value})
+
+
+def test_numbers_of_numpy_become_pythons():
+    made = Settings(data="d.json", seed=np.int64(7), learning_rate=np.float32(0.5), overwrite=np.bool_(True))
+    assert made == Settings(data="d.json", seed=7, learning_rate=0.5, overwrite=True)
+    assert json.dumps(made.to_json()) and type(made.seed) is int and made.overwrite is True
+    with pytest.raises(BadInput, match=r"^seed: expected int, found True"):
+        Settings(data="d.json", seed=np.bool_(True))
 
 
 def test_the_default_overlap_fits_windows_of_every_length():
