@@ -4,18 +4,33 @@ In: texts, lists, arrays, dicts. Out: `Example`s without answers, or BadInput fo
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from minibert.support.errors import BadInput
 from minibert.text.records import Example, text_fault
 
-Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | None
+
+class Indexed(Protocol):
+    """Items by their numbers, without `__iter__`: a `Dataset` of torch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> str | Mapping[str, Any]: ...
+
+
+Texts: TypeAlias = str | Mapping[str, Any] | Iterable[str] | Iterable[Mapping[str, Any]] | Indexed | None
 
 
 def as_list(values: Any) -> list[Any] | None:
     """The items of a list, an array or another collection; None for one text or one dict, and for what has no items."""
-    is_one = isinstance(values, (str, bytes, Mapping)) or getattr(values, "ndim", 1) == 0  # an array of no dimensions
-    return None if is_one or not isinstance(values, Iterable) else list(values)
+    if isinstance(values, (str, bytes, Mapping)) or getattr(values, "ndim", 1) == 0:  # an array of no dimensions
+        return None
+    if isinstance(values, Iterable):
+        return list(values)
+    if hasattr(values, "__getitem__") and hasattr(values, "__len__"):
+        # Python's own way without __iter__ ends at an IndexError, which such an object need not raise.
+        return [values[i] for i in range(len(values))]
+    return None
 
 
 def is_pair(sample: Any) -> bool:

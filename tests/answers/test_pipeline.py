@@ -206,6 +206,22 @@ def test_dicts_arrays_and_generators_are_answered_in_their_order(reader):
             reader(data=wrong)
 
 
+class Questions(torch.utils.data.Dataset):
+    """As the removed pipeline took it: no `__iter__`, and no IndexError at the end."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> dict[str, str]:
+        return {"question": (WHO, WHEN, WHO)[i % 3], "context": SHORT}
+
+
+def test_a_dataset_of_torch_is_answered_in_its_order(reader):
+    expected = [reader(**Questions()[i]) for i in range(3)]
+    assert_same(reader(Questions()), expected)
+    assert_same(reader(data=Questions()), expected)
+
+
 def test_aligned_answers_end_at_the_borders_of_words_and_differ_in_their_text(reader):
     text = "clockking queens Weiss, made Clockking"
     answers = reader(WHO, text, align_to_words=True, top_k=50)
@@ -256,10 +272,17 @@ def test_options_of_the_construction_are_the_defaults_of_all_calls(reader, tiny_
 CALLS = """
 from collections.abc import Iterator
 import numpy as np
+import torch
 import minibert
 
 def stream() -> Iterator[dict[str, str]]:
     yield row
+
+class Rows(torch.utils.data.Dataset[dict[str, str]]):
+    def __len__(self) -> int:
+        return 1
+    def __getitem__(self, i: int) -> dict[str, str]:
+        return row
 
 qa = minibert.pipeline(model="folder", top_k=3, max_answer_len=5)
 row = {"question": "Who?", "context": "Anna"}
@@ -270,6 +293,7 @@ qa(row)
 qa(row, row)
 qa(data=[row])
 qa(stream())
+qa(Rows())
 qa(3, "Anna")  # wrong
 qa("Who?", b"Anna")  # wrong
 qa("Who?", [1])  # wrong
