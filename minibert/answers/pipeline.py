@@ -24,7 +24,8 @@ from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import count_unknown, make_windows
+from minibert.text.unknown import count_unknown
+from minibert.text.windows import make_windows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11; type checkers know this one everywhere

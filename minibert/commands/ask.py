@@ -24,7 +24,6 @@ from minibert.answers.spans import MAX_ANSWER_LENGTH, N_BEST_SIZE, Prediction
 from minibert.commands import flags
 from minibert.commands.notes import WINDOWS, settings_of_run
 from minibert.commands.stream import answer_stream, has_answers, is_replaced, open_text
-from minibert.evaluation.check import warn_of_unknown
 from minibert.support.errors import BadInput
 from minibert.support.files import decode, read_text
 from minibert.support.hub import find_folder
@@ -32,6 +31,7 @@ from minibert.support.page import is_filled
 from minibert.support.streams import json_line, printable, tell
 from minibert.support.writing import check_target, write_atomically
 from minibert.text.records import text_fault
+from minibert.text.unknown import warn_of_unknown
 from minibert.training.settings import DTYPES, PRECISION, CheckpointSettings, MachineSettings, WindowSettings, option
 
 LOW_CONFIDENCE = 0.5  # below it, an answer is more likely wrong than right

@@ -15,7 +15,7 @@ from typing import Any
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
-from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, warn_of_unknown
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.streams import counted, tell
@@ -24,7 +24,8 @@ from minibert.text.convert import convert
 from minibert.text.records import Example
 from minibert.text.repair import Change, repair
 from minibert.text.squad import check_records, check_top, escape, shown
-from minibert.text.windows import MAX_SEQ_LENGTH, count_unknown, make_windows
+from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
 

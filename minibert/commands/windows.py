@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from minibert.commands import flags
-from minibert.evaluation.check import count_windows, warn_of_unknown
+from minibert.evaluation.check import count_windows
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
 from minibert.support.streams import printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.windows import MAX_SEQ_LENGTH, Window, count_unknown, make_windows
+from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option
 
 

@@ -6,8 +6,7 @@ tokenizer. Out: dicts of plain numbers and short lists.
 """
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,13 +14,12 @@ import numpy as np
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH, after_marks
 from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
-from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.squad import has_impossible
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import Windows, answer_characters, answer_span, count_unknown, make_windows
+from minibert.text.unknown import count_unknown
+from minibert.text.windows import Windows, answer_characters, answer_span, make_windows
 
-MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
 SHOWN = 20  # ids listed of each kind
 LABELLED = ("exact", "widened", "narrowed")  # outcomes of answers that tokens cover
 
@@ -134,17 +132,6 @@ def context_offsets(windows: Windows, first: int, stop: int) -> np.ndarray:
         parts.append(windows[i].offsets[windows.context_start[i] + repeated : -1])
         known += len(parts[-1])
     return np.concatenate(parts)
-
-
-def warn_of_unknown(counts: Mapping[str, int], model: str | os.PathLike) -> None:
-    """Write a line to stderr if so many tokens are [UNK] that the model can hardly read the texts.
-
-    counts: of `count_unknown`. model: the name of the model whose tokenizer it was.
-    """
-    share = counts["unknown"] / max(1, counts["tokens"])
-    if share > MOST_UNKNOWN:
-        lacks = f"the vocabulary of {model} lacks this language or its characters"
-        tell(f"warning: {share:.1%} of the tokens are [UNK]: {lacks}")
 
 
 def count_tokens(windows: Windows) -> dict[str, Any]:

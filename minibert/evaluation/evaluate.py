@@ -14,7 +14,6 @@ from typing import Any
 from minibert.answers.confidence import NOT_FITTED, Answering
 from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
-from minibert.evaluation.check import warn_of_unknown
 from minibert.evaluation.languages import check_language
 from minibert.evaluation.predictions import Evaluation
 from minibert.evaluation.scorer import has_golds, needs_version_2, score_version_1, score_version_2
@@ -27,7 +26,8 @@ from minibert.support.streams import counted
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, count_unknown, make_windows
+from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, make_windows
 
 
 def evaluate(

@@ -24,7 +24,6 @@ In: `Example`s and a `Tokenizer`. Out: `Windows`, numpy arrays, of which `batche
 """
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -191,12 +190,6 @@ def make_windows(
         end_positions=label_array[..., 1],
         pad_id=tokenizer.pad_id,
     )
-
-
-def count_unknown(windows: Windows, tokenizer: Tokenizer) -> Counter[str]:
-    """The `tokens` of questions and contexts in all windows, and how many of them are `unknown`: [UNK]."""
-    specials = 3 * len(windows)  # [CLS] and two [SEP]
-    return Counter(tokens=len(windows.ids) - specials, unknown=int((windows.ids == tokenizer.unk_id).sum()))
 
 
 def flat_rows(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:

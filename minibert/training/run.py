@@ -18,7 +18,7 @@ from typing import Any, ParamSpec
 import torch
 
 from minibert.answers.predict import check_pair, window_length
-from minibert.evaluation.check import count_windows, warn_of_unknown
+from minibert.evaluation.check import count_windows
 from minibert.evaluation.scorer import has_golds
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
 from minibert.model.prepare import set_dropout
@@ -30,7 +30,8 @@ from minibert.support.machine import Machine, choose_machine, keep_memory, try_c
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.windows import DOC_STRIDE, count_unknown, make_windows
+from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.windows import DOC_STRIDE, make_windows
 from minibert.training.card import write_card
 from minibert.training.consistency import check_facts, check_ranks, facts_of, resumed_settings
 from minibert.training.loop import Training

@@ -2,11 +2,11 @@
 
 import pytest
 
-from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, warn_of_unknown
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle
 from minibert.text.records import Example, Gold
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.windows import count_unknown, make_windows
+from minibert.text.windows import make_windows
 
 CONTEXT = "the clock of basel was made of iron in 1871 by anna weiss"
 SIZES = 384, 128, 64
@@ -47,20 +47,6 @@ def test_leakage_is_what_stands_in_both_files():
     assert found["questions"] == {"count": 1, "ids": ["c"]}
     assert found["questions_of_other_contexts"] == {"count": 1, "ids": ["d"]}
     assert found["questions_about_shared_contexts"] == {"count": 2, "ids": ["c", "f"]}
-
-
-@pytest.mark.parametrize(("unknown", "share"), [(1, None), (2, "10.0%"), (20, "100.0%")])
-def test_a_share_of_unknown_tokens_above_a_twentieth_is_a_warning(tokenizer, unknown, share, capsys):
-    examples = [ask("a", "a b c d", context=" ".join(["\u0e01"] * unknown + ["a"] * (16 - unknown)))]
-    if unknown > 16:
-        examples = [ask("a", "\u0e01 \u0e01 \u0e01 \u0e01", context=" ".join(["\u0e01"] * 16))]
-    windows = make_windows(examples, tokenizer)
-    counts = count_windows(examples, windows, tokenizer)
-    assert (counts["duplicate_questions"], counts["unknown_tokens"]) == (0, unknown)
-    warn_of_unknown(count_unknown(windows, tokenizer), "minilm")
-    warning = capsys.readouterr().err
-    expected = f"warning: {share} of the tokens are [UNK]: the vocabulary of minilm lacks"
-    assert warning == "" if share is None else warning.startswith(expected)
 
 
 def test_lengths_are_those_of_whole_contexts_whatever_the_windows(tokenizer):
