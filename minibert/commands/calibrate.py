@@ -90,8 +90,9 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
     threshold, is_v2 = options.null_score_diff_threshold, evaluation.is_version_2
     answering = fit_answering(examples, evaluation.predictions, is_v2, fitted_on, threshold)
     write_answering(folder, answering)
-    if (folder.parent / "README.md").is_file():
-        write_card(folder.parent)  # of the run: the card shows the calibration
+    run = folder.resolve().parent
+    if (run / "README.md").is_file():
+        write_card(run)  # it shows the calibration
     tell(f"wrote {file}, which ask, serve and evaluate read; remove it to undo the calibration")
     cut = answering.null_score_diff_threshold or 0.0
     texts = {name: one.best(is_v2, cut).text for name, one in evaluation.predictions.items()}

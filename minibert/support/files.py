@@ -37,6 +37,14 @@ NOT_TEXT |= {
 }
 
 
+def is_same(first: Path, second: Path) -> bool:
+    """Whether two names are of one file or folder: through links and mounts, and where letter case does not count."""
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one of them is not there
+        return False
+
+
 def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = None) -> Any:
     """Parse a UTF-8 JSON file, with or without a byte order mark; BadInput says where it fails and what it seems to be.
 

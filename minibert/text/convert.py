@@ -30,7 +30,7 @@ from minibert.text.formats import (
     refuse_format,
     rows_of,
 )
-from minibert.text.records import answers_from_columns, answers_key, is_empty
+from minibert.text.records import STARTS, answers_from_columns, answers_key, is_empty
 
 ANSWERS = ("answer", "answers")
 MOST_IN_A_FIELD = 20_000_000  # characters of a CSV field
@@ -116,14 +116,19 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
         row["answers"] = row.pop("answer")
     answers = row.get("answers")
     if not isinstance(answers, (list, dict)):
-        text, start = row.pop("answer", answers), row.pop("answer_start", None)
-        return row | {"answers": None if text in (None, "") else [{"text": text, "answer_start": start}]}
+        answer = {"text": row.pop("answer", answers), "answer_start": None} | pop_starts(row)
+        return row | {"answers": None if answer["text"] in (None, "") else [answer]}
     if isinstance(answers, list) and all(isinstance(text, str) for text in answers):
-        answers = {"text": answers, "answer_start": row.pop("answer_start", None)}
+        answers = {"text": answers} | pop_starts(row)
     if isinstance(answers, dict):
         with contextlib.suppress(ValueError):  # squad.py will say so
             answers = answers_from_columns(answers)
     return row | {"answers": answers}
+
+
+def pop_starts(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns that say where answers start, taken out of a row."""
+    return {name: row.pop(name) for name in STARTS if name in row}
 
 
 def literal(text: str) -> Any:
@@ -202,15 +207,13 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
     context = next((task[name] for name in names if isinstance(task.get(name), str)), None)
     if task is row:  # JSON-MIN: spans stand under the name of their labels
         marks = [one for name in ANSWERS for one in as_list(row.get(name))]
-        others = [one for name in row if name not in ANSWERS for one in as_list(row[name])]
-        marks += [one for one in others if isinstance(one, dict) and is_mark(one)]
+        marks += spans_of([one for name in row if name not in ANSWERS for one in as_list(row[name])])
     else:
         annotations = row.get("annotations") or row.get("completions") or []
         kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
         results = [result for annotation in kept for result in annotation.get("result") or []]
         marks = [one for result in results for one in as_list(result.get("value")) if is_mark(one)]
-        spans = [one for one in marks if isinstance(one, dict) and "start" in one]
-        marks = spans or marks  # beside a span, a typed text is a comment
+        marks = spans_of(marks) or marks
     answers = [answer for one in marks for answer in to_answers(one, context)]
     return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
 
@@ -222,13 +225,18 @@ def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
     marks = [{k.removesuffix("_offset"): v for k, v in x.items()} if isinstance(x, dict) else x for x in marks]
     meta = row.get("meta")
     question = row.get("question") or (meta.get("question") if isinstance(meta, dict) else None)
-    answers = [answer for one in marks for answer in to_answers(one, row["text"])]
+    answers = [answer for one in spans_of(marks) or marks for answer in to_answers(one, row["text"])]
     return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
 
 
 def as_list(value: Any) -> list[Any]:
     """A list as it is, one value as a list of one, and null or an empty value as none."""
     return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
+
+
+def spans_of(marks: list[Any]) -> list[Any]:
+    """The marked spans alone: beside a span, a typed text is a comment, and a word is the name of a category."""
+    return [one for one in marks if isinstance(one, dict) and "start" in one]
 
 
 def is_mark(value: Any) -> bool:

@@ -17,12 +17,12 @@ from minibert.support.errors import BadInput
 from minibert.support.files import decode, read_bytes
 from minibert.text.offsets import short
 
-FOLDER_OF_DATASETS = "datasets.load_from_disk"  # takes a folder, whose files may be parts of one data set
+ARROW = "datasets.Dataset.from_file"
 # Formats that only other libraries read: first bytes, bytes that stand further on, name, and the function that reads.
 BINARY = (
     (b"PAR1", b"", "Parquet", "pandas.read_parquet"),
     (b"ARROW1\0\0", b"", "Feather", "pandas.read_feather"),
-    (b"\xff\xff\xff\xff", b"", "Arrow, as Hugging Face datasets saves it", FOLDER_OF_DATASETS),
+    (b"\xff\xff\xff\xff", b"", "Arrow, as Hugging Face datasets saves it", ARROW),
     (b"PK\x03\x04", b"xl/", "an Excel sheet (XLSX)", "pandas.read_excel"),  # without the folder `xl`, any zip archive
     (b"\xd0\xcf\x11\xe0", b"", "an Excel sheet (XLS)", "pandas.read_excel"),
 )
@@ -89,7 +89,7 @@ def rows_format(rows: list[dict[str, Any]]) -> str:
             return HAYSTACK
     if ("annotations" in keys or "completions" in keys) and any(isinstance(row.get("data"), dict) for row in rows):
         return LABEL_STUDIO
-    is_flat = "answers" in keys or any(isinstance(answer, str) or answer not in (None, [], {}) for answer in answers)
+    is_flat = "answers" in keys or any(answer not in (None, [], {}) for answer in answers)
     if "text" in keys and not is_flat and {"label", "labels", "entities", "annotations"} & keys.keys():
         return DOCCANO
     names = set(column_names(keys))
@@ -125,9 +125,10 @@ def refuse_format(file: str | os.PathLike, name: str) -> None:
     first, source = "", shlex.quote(str(file))
     if function := {name: function for _, _, name, function in BINARY}.get(name):
         lines, library = shlex.quote(f"{file}.jsonl"), function.partition(".")[0]
-        read = shlex.quote(str(Path(file).parent)) if function == FOLDER_OF_DATASETS else source
+        if function == ARROW and (Path(file).parent / "state.json").is_file():  # one of several parts
+            function, source = "datasets.load_from_disk", shlex.quote(str(Path(file).parent))
         code = f"import {library}, sys; {function}(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)"
-        first, source = f'`python -c "{code}" {read} {lines}` and then ', lines
+        first, source = f'`python -c "{code}" {source} {lines}` and then ', lines
     copy = shlex.quote(f"{Path(file).with_suffix('')}.squad.json")
     command = f"{first}`minibert check --data {source} --fix {copy}`"
     raise BadInput(file, "", f"is {name}, not SQuAD; convert it with {command}")

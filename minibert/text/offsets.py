@@ -151,6 +151,8 @@ class Search:
         if at < 0:
             return ""
         begin, end = self.places[at], self.places[at + len(folded)]
+        if (at and self.places[at - 1] == begin) or self.places[at + len(folded) - 1] == end:
+            return ""  # only a part of one character, as the 1 of a fraction
         found = context[begin:end].strip()
         again = ", and elsewhere" if self.folded.find(folded, at + 1) >= 0 else ""
         return f"; {short(found)} is at {begin}{again}: it differs in {difference(text.strip(), found)}"

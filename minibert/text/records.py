@@ -5,6 +5,7 @@ empty answer for "none") is read where its meaning is certain. In: parsed JSON a
 ValueError.
 """
 
+import contextlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MARKS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no"
 
 # What is read although it is not as SQuAD has it, and counted.
 STRIPPED = "answers stand at answer_start only without their outer whitespace"
+STARTS = ("answer_start", "start")  # where an answer starts; the second, as annotation tools call it
 EMPTY = "answers of empty text are no answers"
 LOCATED = "answers without an answer_start were found, each at the only place of its text"
 
@@ -100,17 +102,19 @@ def answer_list(record: dict[str, Any], is_impossible: bool | None) -> list[Any]
     """
     key = answers_key(record)
     answers = record.get(key)
+    if key == "answer" and type(answers) in (int, float):
+        answers = str(answers)
     if isinstance(answers, str) and (key == "answer" or (is_impossible and is_empty(answers))):
-        answers = {"text": answers, "answer_start": record.get("answer_start", record.get("start"))}
+        answers = {"text": answers} | {name: record[name] for name in STARTS if name in record}
     if isinstance(answers, dict):
         answers = answers_from_columns(answers)
     if not isinstance(answers, (list, type(None))):
-        raise ValueError(f"answers must be a list, found {short(answers)}")
+        raise ValueError(f"{key} must be a list, found {short(answers)}")
     return [{"text": ""} if is_impossible and answer in (None, {}, []) else answer for answer in answers or []]
 
 
 def answers_key(record: dict[str, Any]) -> str:
-    """Which of the keys `answers` and `answer` holds the answers: `answer` where `answers` is absent or empty."""
+    """Which of the two keys holds the answers: `answer` if there are no `answers`, or if only `answer` is filled."""
     if "answers" not in record:
         return "answer"
     return "answer" if is_empty(record["answers"]) and not is_empty(record.get("answer")) else "answers"
@@ -128,16 +132,20 @@ def is_empty(answers: Any) -> bool:
 
 def answers_from_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers of {"text": [..], "answer_start": [..]}, as Hugging Face has them; one answer as a list of one."""
-    texts, starts = columns.get("text"), columns.get("answer_start", columns.get("start"))
+    texts = columns.get("text")
     if not isinstance(texts, list):
         return [columns]
-    if not isinstance(starts, list):
-        starts = [None] * len(texts) if starts is None else [starts]
-    if len(starts) != len(texts):
-        raise ValueError(
-            f"answers has {counted(len(texts), 'text')} and {counted(len(starts), 'value')} of answer_start"
-        )
-    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+    answers: list[dict[str, Any]] = [{"text": text, "answer_start": None} for text in texts]
+    for name in STARTS:
+        if (starts := columns.get(name)) is None:
+            continue
+        starts = starts if isinstance(starts, list) else [starts]
+        if len(starts) != len(texts):
+            found = counted(len(starts), "value")
+            raise ValueError(f"answers has {counted(len(texts), 'text')} and {found} of {name}")
+        for answer, start in zip(answers, starts):
+            answer[name] = start
+    return answers
 
 
 def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> Gold | None:
@@ -176,7 +184,10 @@ def to_gold(answer: Any, context: str, search: Search, taken: Counter[str]) -> G
 def start_of(answer: dict[str, Any]) -> int | None:
     """The offset of an answer: `answer_start`, or `start`, as annotation tools call it, where that is missing."""
     start = to_start(answer.get("answer_start"))
-    return to_start(answer.get("start")) if start is None else start
+    if start is None:
+        with contextlib.suppress(ValueError):  # a `start` of another meaning, such as a page
+            return to_start(answer.get("start"))
+    return start
 
 
 def to_start(value: Any) -> int | None:

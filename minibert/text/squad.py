@@ -154,11 +154,11 @@ def walk_paragraph(place: str, title: str, paragraph: Any) -> Iterator[tuple[str
     """The (place, title, context, record) of each question of one paragraph, as `walk` gives them."""
     context, qas = (paragraph.get(key) if isinstance(paragraph, dict) else None for key in ("context", "qas"))
     if not isinstance(context, str):
-        yield f"{place}.context", "", None, f"expected a string, {found_instead(context)}{keys_of(paragraph)}"
+        yield f"{place}.context", "", None, f"expected a string, {found_at(paragraph, 'context')}"
     elif fault := text_fault(context, may_be_blank=True):
         yield f"{place}.context", "", None, fault
     elif not isinstance(qas, list):
-        yield f"{place}.qas", "", None, f"expected a list, {found_instead(qas)}{keys_of(paragraph)}"
+        yield f"{place}.qas", "", None, f"expected a list, {found_at(paragraph, 'qas')}"
     else:
         for q, record in enumerate(qas):
             yield f"{place}.qas[{q}]", title, context, record
@@ -174,6 +174,13 @@ def count_questions(top: Any) -> int:
 
 def found_instead(value: Any) -> str:
     return "but it is missing" if value is None else f"found a {type(value).__name__}"
+
+
+def found_at(parent: Any, key: str) -> str:
+    """What stands at a key instead of the right value, or beside which keys it is missing."""
+    if isinstance(parent, dict) and key in parent:
+        return "found null" if parent[key] is None else found_instead(parent[key])
+    return f"but it is missing{keys_of(parent)}"
 
 
 def keys_of(value: Any) -> str:

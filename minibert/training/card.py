@@ -63,7 +63,7 @@ def write_card(run: Path) -> None:
     if not checkpoint.is_dir():  # a run that was resumed from another folder evaluates before it saves
         return
     try:
-        text = card(checkpoint, run.name, is_run=True)
+        text = card(checkpoint, run.resolve().name, is_run=True)
     except BadInput as error:
         tell(f"warning: {file} is not written: {error}")
         return

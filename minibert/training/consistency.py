@@ -13,6 +13,7 @@ import torch
 
 from minibert.support import ranks
 from minibert.support.errors import BadInput
+from minibert.support.files import is_same
 from minibert.support.hashes import fingerprint
 from minibert.training.card import base_model
 from minibert.training.progress import say
@@ -68,7 +69,7 @@ def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
             what = f"expected {named} {saved[name]}, as in {checkpoint}, found {facts[name]}; --resume needs the same"
             raise BadInput(flag, "", what)
     before, now = saved.get("eval_sha256"), facts["eval_sha256"]
-    if checkpoint.parent.resolve() == run.resolve():
+    if is_same(checkpoint.parent, run):
         if None not in (before, now) and before != now:
             what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
             raise BadInput("--eval_data", "", what)

@@ -25,6 +25,7 @@ from minibert.model.prepare import set_dropout
 from minibert.model.weights import LoadReport, load_with_report
 from minibert.support import ranks
 from minibert.support.errors import BadInput
+from minibert.support.files import is_same
 from minibert.support.hub import find_folder, find_local
 from minibert.support.machine import Machine, choose_machine, keep_memory, try_compiler
 from minibert.text.records import Example
@@ -93,11 +94,14 @@ def train(**given: Any) -> Run:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
         if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
-        goes_on_here = checkpoint is not None and checkpoint.parent.resolve() == run.resolve()
+        goes_on_here = checkpoint is not None and is_same(checkpoint.parent, run)
         if goes_on_here and settings.overwrite:
             raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
         if not goes_on_here:
-            model = find_local(str(settings.model)) if settings.overwrite else None
+            model = None
+            if settings.overwrite:
+                with contextlib.suppress(BadInput):  # a run that goes on elsewhere no longer needs it
+                    model = find_local(str(settings.model))
             inputs = [*settings.inputs, str(model or settings.model), *([str(checkpoint)] if checkpoint else [])]
             check_fresh(run, settings.overwrite, inputs)
         if settings.tensorboard:
@@ -153,7 +157,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
         )
     if checkpoint:
         training.resume(checkpoint)
-        if training.position.step == training.total_steps and checkpoint.parent.resolve() != training.run.resolve():
+        if training.position.step == training.total_steps and not is_same(checkpoint.parent, training.run):
             what = f"is the end of its run; to train on: --model {shlex.quote(str(checkpoint))}"
             raise BadInput(checkpoint, "", what)
     say_what_is_trained(training, report)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
+from minibert.support.files import is_same, read_json
 from minibert.support.hashes import MANIFEST, fault, manifest_files, model_fault
 from minibert.support.layouts import is_model
 from minibert.support.run_files import LOCK, checkpoints, read_pointer, remove, run_lock, write_pointer
@@ -65,8 +65,13 @@ def check_fresh(run: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
         if not is_own(path):
             raise BadInput(path, "", IN_THE_WAY)
         for source in map(Path.resolve, map(Path, inputs)):
-            if source.is_relative_to(path.resolve()) or path.resolve().is_relative_to(source):
+            if lies_in(source, path) or lies_in(path.resolve(), source):
                 raise BadInput(source, "", "is an input, and --overwrite would remove it; name another --output_dir")
+
+
+def lies_in(inner: Path, outer: Path) -> bool:
+    """Whether `inner`, without links, is `outer` or lies somewhere inside it."""
+    return any(is_same(folder, outer) for folder in (inner, *inner.parents))
 
 
 def clear(run: Path) -> None:
@@ -132,20 +137,21 @@ def read_scores(checkpoint: Path) -> dict[str, float]:
 def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` planned checkpoints, the best and the latest.
 
-    A signal's checkpoint is not planned: it goes with the next one, and in the end a run that was stopped has left the
-    same checkpoints as one that was not.
+    A signal's checkpoint is not planned. It counts as one only until a planned one follows: in the end a run that was
+    stopped has left the same checkpoints as one that was not.
     """
-    checkpoints = own_checkpoints(run)
-    planned = [checkpoint.name for checkpoint in checkpoints if is_planned(checkpoint)]
+    names = {checkpoint.name: is_planned(checkpoint) for checkpoint in own_checkpoints(run)}  # oldest first
+    planned = [name for name in names if names[name]]
+    since = list(names)[list(names).index(planned[-1]) + 1 :] if planned else list(names)
     # After a resume from an older checkpoint, the latest one written is not the one with the highest number.
-    kept = {*planned[-keep_last:], read_pointer(run / "best"), read_pointer(run / "latest")}
-    remove(run, *(checkpoint.name for checkpoint in checkpoints if checkpoint.name not in kept))
+    kept = {*planned[-keep_last:], *since[-keep_last:], read_pointer(run / "best"), read_pointer(run / "latest")}
+    remove(run, *(name for name in names if name not in kept))
 
 
 def is_planned(checkpoint: Path) -> bool:
     """Whether the run would have saved it without a signal; an older version has not noted it."""
     try:
-        return read_state(checkpoint).get("is_planned", True) is not False
+        return read_state(checkpoint, "position").get("is_planned", True) is not False
     except BadInput:
         return True
 
@@ -156,8 +162,10 @@ def own_checkpoints(run: Path) -> list[Path]:
 
 
 def make_latest(checkpoint: Path, keep_last: int) -> None:
-    """Name a checkpoint in `latest`, which a kill after its save may have left behind; remove newer ones, which the
-    resumed run is going to write again, and those not pruned before a crash."""
+    """Name a checkpoint in `latest`, and remove newer ones, which the resumed run is going to write again.
+
+    Both also complete a save that a crash cut off: `latest` may name the checkpoint before, and pruning may be due.
+    """
     run = checkpoint.parent
     if read_pointer(run / "latest") != checkpoint.name:
         write_pointer(run / "latest", checkpoint.name)
@@ -168,9 +176,11 @@ def make_latest(checkpoint: Path, keep_last: int) -> None:
 
 
 def check_way(checkpoint: Path, total_steps: int) -> None:
-    """BadInput if a run that goes on from a checkpoint would lose the best one, or could not save one of its own under
-    the name of a folder that is not of a run."""
+    """BadInput if a run that goes on from a checkpoint would lose the best one, replace a link by its log, or could not
+    save one of its own under the name of a folder that is not of a run."""
     run = checkpoint.parent
+    if (run / "metrics.jsonl").is_symlink():
+        raise BadInput(run / "metrics.jsonl", "", "expected a regular file, found a symbolic link; remove it")
     for path in after(checkpoint, checkpoints(run)):
         if not is_own(path) and int(path.name.removeprefix("checkpoint-")) <= total_steps:
             raise BadInput(path, "", IN_THE_WAY)

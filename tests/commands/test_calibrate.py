@@ -75,14 +75,16 @@ def test_evaluate_obeys_what_calibrate_stored_unless_a_flag_overrides_it(command
     assert kept.result["null_score_diff_threshold"] == read_answering(checkpoint).null_score_diff_threshold == 3
 
 
-def test_the_card_of_a_run_shows_the_calibration(command, checkpoint, data):
+def test_the_card_of_a_run_shows_the_calibration(command, checkpoint, data, monkeypatch):
     run, words = checkpoint.parent, ["calibrate", "--ckpt", checkpoint, "--data", data, *WORDS]
     assert command(*words).code == 0 and not (run / "README.md").exists()  # the folder around a model is not ours
     write_pointer(run / "latest", checkpoint.name)
     (checkpoint / "answering.json").unlink()
     write_card(run)
     assert "## Calibration" not in (run / "README.md").read_text("utf-8")
-    assert command(*words).code == 0
+    monkeypatch.chdir(checkpoint)
+    assert command(*words[:2], ".", *words[3:]).code == 0
+    assert "# run\n" in (run / "README.md").read_text("utf-8")
     assert '"questions": 24' in (run / "README.md").read_text("utf-8").partition("## Calibration")[2]
 
 

@@ -269,12 +269,13 @@ def test_a_run_killed_after_it_went_back_ends_as_the_whole_one(train, stopped, w
 
 def test_a_stop_between_two_saves_of_the_run_leaves_no_checkpoint_behind(tmp_path, train, job, stopped):
     """It would take the place of an epoch's among those that are kept."""
-    rare = ["--save_steps", 100, "--keep_last", 3]
+    rare = ["--save_steps", 100]
     assert train(*job, "--output_dir", tmp_path / "whole", *rare).code == 0
-    run = stopped(5, *rare)
-    for step in (6, 10):
-        assert train("--resume", run, fault=at_step(step - int(checkpoints(run)[-1].name[11:]), signal.SIGTERM)).code
-        assert checkpoints(run)[-1].name == f"checkpoint-{step}"
+    run, before = stopped(1, *rare), 1
+    for stop, kept in ((2, [1, 2]), (3, [2, 3]), (5, [4, 5]), (10, [4, 8, 10])):  # 4 is the best
+        assert train("--resume", run, fault=at_step(stop - before, signal.SIGTERM)).code == 143
+        assert [path.name for path in checkpoints(run)] == [f"checkpoint-{step}" for step in kept]
+        before = stop
     assert train("--resume", run).code == 0
     assert outcome(run) == outcome(tmp_path / "whole")
     assert [path.name for path in checkpoints(run)] == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]

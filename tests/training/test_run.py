@@ -142,6 +142,12 @@ def test_a_run_that_goes_on_elsewhere_may_replace_what_is_there(finished, half, 
     assert checkpoints(there)[-1].name == "checkpoint-14" and read_log(there)[0]["step"] == 7
     with pytest.raises(BadInput, match="--overwrite: removes what --resume continues"):
         minibert.train(resume=half, overwrite=True)
+    if os.name != "nt":  # links need a privilege there
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "checkpoint-5").symlink_to(half / "checkpoint-5")
+        with pytest.raises(BadInput, match="checkpoint-5: is an input, and --overwrite would remove it"):
+            minibert.train(resume=tmp_path / "other" / "checkpoint-5", output_dir=half, overwrite=True)
+    assert [path.name for path in checkpoints(half)] == ["checkpoint-5"]
 
 
 @pytest.mark.parametrize("is_new", [True, False])
@@ -251,9 +257,10 @@ def test_a_resumed_run_does_not_replace_a_link(finished, tmp_path):
     (folder / "best").write_text("checkpoint-5\n", "utf-8")
     (folder / "metrics.jsonl").rename(tmp_path / "mine.jsonl")
     (folder / "metrics.jsonl").symlink_to(tmp_path / "mine.jsonl")
-    with pytest.raises(BadInput, match="found a symbolic link; remove it"):
-        minibert.train(resume=folder)
-    assert (folder / "metrics.jsonl").is_symlink()
+    for resume in (folder, folder / "checkpoint-5"):
+        with pytest.raises(BadInput, match="found a symbolic link; remove it"):
+            minibert.train(resume=resume)
+    assert (folder / "metrics.jsonl").is_symlink() and len(checkpoints(folder)) > 1
 
 
 def test_a_run_is_resumed_from_inside_its_checkpoint(finished, tmp_path, monkeypatch):
