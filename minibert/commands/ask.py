@@ -97,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> None:
         counts = Counter[str]()
         try:
             answer_stream(partial(ask_each, reader, options, counts), options.input, options.output, options.batch_size)
-        finally:  # over all lines: one emoji is a large share of a short line
+        finally:  # once, for all lines
             warn_of_unknown(counts, str(options.ckpt))
     else:
         answer_questions(reader, documents, options)

@@ -27,6 +27,6 @@ def warn_of_unknown(counts: Mapping[str, int], model: str | os.PathLike) -> None
     counts: of `count_unknown`, perhaps of several sets of windows together. model: the name of the tokenizer's model.
     """
     share = counts["unknown"] / max(1, counts["tokens"])
-    if share > MOST_UNKNOWN:
+    if share > MOST_UNKNOWN and counts["unknown"] > 1:  # not for one emoji in a short text
         lacks = f"the vocabulary of {model} lacks this language or its characters"
         tell(f"warning: {share:.1%} of the tokens are [UNK]: {lacks}")
