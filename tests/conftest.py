@@ -15,6 +15,10 @@ from minibert.support.hub import DEFAULT_MODEL, find_local
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from tests.builders import VOCABULARY, draw_weights, tiny_config
 
+# Under nohup the tests would inherit an ignored SIGHUP, which the commands leave ignored. A handler is reset to the
+# default in every process that a test starts.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network; the tests of the fake hub set their own value
 
 

@@ -308,6 +308,6 @@ def test_type_checkers_take_the_calls_and_find_the_wrong_ones(tmp_path):
     pytest.importorskip("mypy")
     file = tmp_path / "calls.py"
     file.write_text(CALLS, "utf-8")
-    printed = run("-m", "mypy", file).stdout
+    printed = run("-m", "mypy", file, timeout=900).stdout
     found = {int(line) for line in re.findall(r"calls\.py:(\d+): error", printed)}
     assert found == {i for i, line in enumerate(CALLS.split("\n"), 1) if "# wrong" in line}, printed

@@ -87,7 +87,7 @@ def test_a_real_limit_of_memory_ends_a_command_with_one_line(tmp_path, tokenizer
     command = {
         "load": (30, "evaluate", "--ckpt", model, *words),
         "evaluate": (150, "evaluate", "--ckpt", model, *words),
-        "train": (600, *train),
+        "train": (200, *train),
         "resume": (140, "train", "--resume", "--output_dir", tmp_path / "run"),
     }[name]
     # The tokenizers' threads reserve memory of their own, and Rust ends a process that gets none.

@@ -268,9 +268,9 @@ def test_the_first_command_teaches_a_model(tmp_path):
         shutil.copy(file, clone)
     if (ROOT / "weights/minilm").is_dir():
         shutil.copytree(ROOT / "weights/minilm", clone / "weights/minilm")
-    here = {"cwd": clone, "env": {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": str(os.cpu_count())}}
+    here = {"cwd": clone, "env": {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1))}}
     command = FIRST.replace("--epochs 8", f"--epochs {epochs}")
-    ended = run(*shlex.split(command.split("&&")[1])[1:], **here, timeout=900)
+    ended = run(*shlex.split(command.split("&&")[1])[1:], **here, timeout=2700)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     before = float(re.search(r"untrained head: .*f1 ([\d.]+)", ended.stdout).group(1))
@@ -282,4 +282,4 @@ def test_the_first_command_teaches_a_model(tmp_path):
     ask = next(line for line in lines if line.strip().startswith("python ask.py"))
     answered = run(*shlex.split(ask)[1:], **here)
     promised = re.search(r"--question .*\n.*--context .*\n(.+?) {2,}\(score", README).group(1)
-    assert answered.returncode == 0 and (answered.stdout.split("  ")[0] == promised or epochs != "8")
+    assert answered.returncode == 0 and (promised in answered.stdout.split("  ")[0] or epochs != "8")

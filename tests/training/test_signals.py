@@ -294,7 +294,7 @@ def test_two_ranks_of_torchrun_equal_one_process_with_twice_the_accumulation(tmp
     two, one = (outcome(tmp_path / name)["metrics"] for name in ("two", "one"))
     assert len(one) >= 4
     for line, expected in zip(two, one, strict=True):
-        assert line == pytest.approx(expected, abs=1e-5)
+        assert line == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -303,9 +303,10 @@ def test_sigterm_to_the_launcher_saves_once_and_ends_all(tmp_path, job):
     without_evaluation = [*job[:2], *job[4:]]
     words = ["train.py", *without_evaluation, "--output_dir", run, "--epochs", "10000"]
     launcher = torchrun(*words)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(checkpoints(run)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert len(checkpoints(run)) >= 2
     begin = time.monotonic()
     launcher.send_signal(TERM)
     _, errors = launcher.communicate(timeout=60)

@@ -100,7 +100,7 @@ def test_a_compiled_model_trains_as_the_plain_one(windows):
         for first in range(0, 20, 3):
             loss, _, optimizer = take_step(called, windows, [np.arange(first, first + 3)], optimizer=optimizer)
             losses[-1].append(loss)
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(set(losses[0])) == 7
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and len(set(losses[0])) == 7
 
 
 @pytest.mark.parametrize(
