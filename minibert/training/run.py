@@ -90,13 +90,13 @@ def train(**given: Any) -> Run:
     with claimed(run) if ranks.is_main() else contextlib.nullcontext():
         check_ranks(settings)
         checkpoint = find_checkpoint(source) if settings.resume else None
+        goes_on_here = checkpoint is not None and is_same(checkpoint.parent, run)
+        if goes_on_here and settings.overwrite:
+            raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
         if checkpoint:
             settings = resumed_settings(checkpoint, given | {"output_dir": run})
         if not settings.eval_data and (given.get("eval_steps") or given.get("early_stopping")):
             raise BadInput("--eval_data", "", "is needed by --eval_steps and --early_stopping; name a file to score")
-        goes_on_here = checkpoint is not None and is_same(checkpoint.parent, run)
-        if goes_on_here and settings.overwrite:
-            raise BadInput("--overwrite", "", "removes what --resume continues; give one of them")
         if not goes_on_here:
             model = None
             if settings.overwrite:
