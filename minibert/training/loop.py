@@ -66,7 +66,8 @@ class Training:
         called: Any = torch.compile(model, dynamic=True) if settings.compile else model
         self.replica = ranks.replicate(called)
         self.peak = settings.learning_rate or 0.0
-        self.optimizer = make_optimizer(self.model, self.peak, settings.weight_decay, settings.layer_decay)
+        layer_decay = 1.0 if settings.layer_decay is None else settings.layer_decay
+        self.optimizer = make_optimizer(self.model, self.peak, settings.weight_decay, layer_decay)
         # Only float16 needs a scaled loss: many gradients are below its smallest number.
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype is torch.float16)
         self.position = Position()

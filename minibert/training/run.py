@@ -38,7 +38,7 @@ from minibert.training.consistency import check_facts, check_ranks, facts_of, re
 from minibert.training.loop import Training
 from minibert.training.progress import board_writer, say
 from minibert.training.run_folder import check_fresh, check_way, claimed, clear, find_checkpoint, make_latest
-from minibert.training.settings import BASE_RATE, BASE_SIZE, SMALL_RATE, Settings
+from minibert.training.settings import BASE_RATE, BASE_SIZE, SMALL_DECAY, SMALL_RATE, Settings
 
 P = ParamSpec("P")
 
@@ -180,8 +180,11 @@ def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settin
     changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
     if settings.doc_stride is None:
         changes["doc_stride"] = min(DOC_STRIDE, length - 4)  # the largest that the settings may hold
+    rate, decay = (BASE_RATE, 1.0) if config.hidden_size >= BASE_SIZE else (SMALL_RATE, SMALL_DECAY)
     if settings.learning_rate is None:
-        changes["learning_rate"] = BASE_RATE if config.hidden_size >= BASE_SIZE else SMALL_RATE
+        changes["learning_rate"] = rate
+    if settings.layer_decay is None:
+        changes["layer_decay"] = decay
     return dataclasses.replace(settings, **changes)
 
 

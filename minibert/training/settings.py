@@ -38,7 +38,9 @@ OLDER = {
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 BASE_SIZE, BASE_RATE = 768, 3e-5  # BERT-base's hidden size, from which on the published recipe is the default
-SMALL_RATE = 2e-4  # peak learning rate of smaller models, which have no dropout either: see docs/recipes.md
+# Smaller models, for which docs/recipes.md has the measurements: the peak rate, the share of it that each layer passes
+# on to the layer below. They have no dropout either.
+SMALL_RATE, SMALL_DECAY = 3e-4, 0.9
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'
 TRAINING_DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -162,7 +164,13 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     )
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
     weight_decay: float = option(0.01, "weight decay of the matrices", least=0)
-    layer_decay: float = option(1.0, "each layer learns at this share of the rate of the one above", least=0, most=1)
+    layer_decay: float | None = option(
+        None,
+        "each layer learns at this share of the rate of the one above; "
+        f"default 1 for hidden_size >= {BASE_SIZE}, {SMALL_DECAY:g} below",
+        least=0,
+        most=1,
+    )
     dropout: float | None = option(
         None,
         f"dropout in training; default: the model's own for hidden_size >= {BASE_SIZE}, 0 below",

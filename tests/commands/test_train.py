@@ -28,7 +28,8 @@ def train(command, data, tiny_folder, tmp_path):
 def whole(tmp_path_factory, tiny_folder):
     """A folder with data and a run of 14 steps, with checkpoints after 5, 7, 10 and 14; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("whole")
-    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, weight_decay=0.1, dropout=0.1)
+    recipe = {"weight_decay": 0.1, "dropout": 0.1, "layer_decay": 1.0}  # the last as before there was this setting
+    toy_run(folder, tiny_folder, save_steps=5, keep_last=9, seed=7, **recipe)
     return folder
 
 
@@ -76,7 +77,7 @@ def test_a_run_from_start_to_end(command, data, tiny_folder, tmp_path):
     counts = counts_of(done)
     assert counts["questions"] == 25 <= counts["windows"] and counts["too_long"] == 0
     steps = 2 * math.ceil(counts["windows"] / 4)
-    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0002, on cpu, float32"
+    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0003, on cpu, float32"
     for start in (f"{tiny_folder}: ", first, "before training: eval_loss", "epoch 1: eval_loss", "epoch 2: eval_loss"):
         assert any(line.startswith(start) for line in lines), start
     assert any(f"python ask.py --ckpt {out}" in line for line in lines)
@@ -100,7 +101,7 @@ def test_a_checkpoint_keeps_the_settings_with_every_default_resolved(command, da
     assert set(state) == {"position", "scaler", "settings", "facts", "is_planned"}
     settings, names = state["settings"], {field.name for field in dataclasses.fields(Settings)}
     assert set(settings) == names - {"resume", "overwrite"} | {"format"}
-    resolved = {"max_seq_length": 70, "learning_rate": 2e-4, "data": [data.name], "device": "cpu"}
+    resolved = {"max_seq_length": 70, "learning_rate": 3e-4, "layer_decay": 0.9, "data": [data.name], "device": "cpu"}
     assert {name: settings[name] for name in resolved} == resolved
     assert settings["format"] == 2 and settings["dtype"] in ("float32", "bfloat16")
     facts = {"data_sha256": [fingerprint(data)["sha256"]], "world_size": 1, "threads": torch.get_num_threads()}

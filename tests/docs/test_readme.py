@@ -35,7 +35,7 @@ README, GUIDE = ((ROOT / page).read_text("utf-8") for page in ("README.md", "doc
 PYPROJECT, CI = ((ROOT / file).read_text("utf-8") for file in ("pyproject.toml", ".github/workflows/ci.yml"))
 FIRST = (
     "pip install -e . && python train.py --data examples/train.json --eval_data examples/dev.json "
-    "--output_dir runs/first --epochs 8 --learning_rate 3e-4"
+    "--output_dir runs/first --epochs 8"
 )
 TESTS = "pip install -e '.[dev]' && pytest"
 # Files that a reader downloads; the guide says where.

@@ -39,7 +39,7 @@ def log_of(run) -> list[dict]:
 
 def test_a_run_has_its_folder_settings_and_figures(finished):
     run, data = finished, finished.settings.eval_data
-    assert run.settings.files == (str(data),) and run.settings.learning_rate == 2e-4
+    assert run.settings.files == (str(data),) and (run.settings.learning_rate, run.settings.layer_decay) == (3e-4, 0.9)
     assert {"train_runtime", "train_loss", "eval_loss", "exact_match", "f1"} < set(run.summary)
     assert run.checkpoint.parent == run.folder and str(run.folder) in repr(run) and "f1" in repr(run)
     sizes = {"max_seq_length": 64, "doc_stride": 16}
@@ -56,12 +56,14 @@ def half(finished, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "given", "used"), [(48, {}, 0.0), (48, {"dropout": 0.3}, 0.3), (768, {}, 0.1)])
-def test_a_small_model_is_trained_without_dropout_a_larger_one_with_its_own(tmp_path, tokenizer, size, given, used):
+def test_a_small_model_has_a_recipe_of_its_own_and_a_larger_one_the_published(tmp_path, tokenizer, size, given, used):
     save_model(draw_weights(BertForQuestionAnswering(tiny_config(hidden_size=size))), tokenizer, tmp_path / "model")
     run = toy_run(tmp_path, tmp_path / "model", questions=2, max_steps=1, **given)
     config = load_config(run.checkpoint)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.qa_dropout) == (used, used, 0.0)
     assert run.settings.dropout == (used if size == 48 else None)
+    rates = run.settings.learning_rate, run.settings.layer_decay
+    assert rates == ((3e-4, 0.9) if size == 48 else (3e-5, 1.0))
 
 
 def test_windows_narrower_than_the_default_overlap_need_no_second_setting(tmp_path, tiny_folder):
