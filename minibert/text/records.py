@@ -121,7 +121,7 @@ def answers_key(record: dict[str, Any]) -> str:
 
 
 def is_empty(answers: Any) -> bool:
-    """Whether there is no text in one answer, a list of answers, or columns of them. What is not understood has one."""
+    """Whether one answer, a list of answers or columns of them hold no text. A value of another kind counts as text."""
     for answer in answers if isinstance(answers, list) else [answers]:
         texts = answer["text"] if isinstance(answer, dict) and "text" in answer else answer
         for text in texts if isinstance(texts, list) else [texts]:

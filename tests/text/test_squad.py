@@ -331,7 +331,7 @@ REFUSED = [
     (answered("x &#" + "1" * 5000, "Q&A", 0), PLACE, "nowhere in the context$"),
     (answered("x &amp; y", "z", 0), PLACE, "nowhere in the context$"),
     (answered("x &amp; y", "y ", 0), PLACE, "nowhere.*'y' is at 8: it differs in"),  # not in entities
-    (answered("x y", "&#1;", 0), PLACE, "nowhere in the context$"),  # which is no character
+    (answered("x y", "&#1;", 0), PLACE, "nowhere in the context$"),  # a number that stands for no character
     (answered(NFD, NFC, 0), PLACE, f"nowhere.*'{NFD}' is at 0: .*NFC and NFD"),
     (answered(f"a {NFC} x", NFD, 0), PLACE, f"nowhere.*'{NFC}' is at 2: .*NFC and NFD"),
     (answered("\u00e9\u00e9 x, and so on", "x", 5), PLACE, "bytes.*here 3"),
