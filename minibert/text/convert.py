@@ -206,13 +206,13 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
     names = ("context", "text", "passage", "document")
     context = next((task[name] for name in names if isinstance(task.get(name), str)), None)
     if task is row:  # JSON-MIN: spans stand under the name of their labels
-        marks = [one for name in ANSWERS for one in as_list(row.get(name))]
-        marks += spans_of([one for name in row if name not in ANSWERS for one in as_list(row[name])])
+        marks = [one for name in ANSWERS for one in listed(row.get(name))]
+        marks += spans_of([one for name in row if name not in ANSWERS for one in listed(row[name])])
     else:
         annotations = row.get("annotations") or row.get("completions") or []
         kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
         results = [result for annotation in kept for result in annotation.get("result") or []]
-        marks = [one for result in results for one in as_list(result.get("value")) if is_mark(one)]
+        marks = [one for result in results for one in listed(result.get("value")) if is_mark(one)]
         marks = spans_of(marks) or marks
     answers = [answer for one in marks for answer in to_answers(one, context)]
     return {"id": row.get("id"), "context": context, "question": task.get("question"), "answers": answers}
@@ -220,7 +220,7 @@ def label_studio_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
     """A text of doccano with its labelled spans or typed texts; the question is a column or a metadata field."""
-    labels = [one for name in ("label", "labels", "entities", "annotations") for one in as_list(row.get(name))]
+    labels = [one for name in ("label", "labels", "entities", "annotations") for one in listed(row.get(name))]
     marks = [{"start": x[0], "end": x[1]} if isinstance(x, list) and len(x) > 1 else x for x in labels]
     marks = [{k.removesuffix("_offset"): v for k, v in x.items()} if isinstance(x, dict) else x for x in marks]
     meta = row.get("meta")
@@ -229,7 +229,7 @@ def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": row.get("id"), "context": row["text"], "question": question, "answers": answers}
 
 
-def as_list(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """A list as it is, one value as a list of one, and null or an empty value as none."""
     return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
 
@@ -277,7 +277,7 @@ def haystack_row(row: dict[str, Any]) -> dict[str, Any] | None:
         start = offsets[0].get("start") if isinstance(offsets[0], dict) else None
         answer = {"text": answer["answer"], "answer_start": start}
     if not is_empty(answer):
-        record["answers"] = as_list(answer if isinstance(answer, (dict, list)) else {"text": answer})
+        record["answers"] = listed(answer if isinstance(answer, (dict, list)) else {"text": answer})
     elif row.get("no_answer") or (isinstance(answer, dict) and answer.get("text") == ""):
         record["is_impossible"] = True
     return record
