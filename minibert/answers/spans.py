@@ -33,7 +33,7 @@ from minibert.text.windows import Windows, flat_rows
 N_BEST_SIZE = 20
 MAX_ANSWER_LENGTH = 30  # tokens
 EVAL_BATCH_SIZE = 64  # windows in a batch of prediction
-CHUNK = 256  # windows searched together: their arrays fit in the processor's cache
+CHUNK = 256  # windows searched together: their arrays fit in the CPU's cache
 NO_COMPARISON = 1e9  # null odds of a context without tokens: above any threshold, and JSON has no infinity
 
 
@@ -78,7 +78,15 @@ def search_plain(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A span as text: context[start:end] == text. `score` is p(start) * p(end), see `token_probabilities`."""
+    """A span as text: context[start:end] == text.
+
+    Its `score`, where "null" stands for "no answer":
+
+        logit[token]  the largest of this token in all windows that hold it
+        logit[null]   that of the [CLS] whose start + end sum is smallest
+        p             softmax of these logits over the context's tokens and null: one for starts, one for ends
+        score         p_start[first token] * p_end[last token]
+    """
 
     text: str
     start: int
@@ -155,12 +163,14 @@ def search(
     """
     bounds = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # the first window of each question
     predictions: list[Prediction] = []
-    while (first := len(predictions)) < len(examples):
+    first = 0
+    while first < len(examples):
         # As many questions as have at most CHUNK windows together, or one question that has more.
         stop = max(first + 1, int(np.searchsorted(bounds, bounds[first] + CHUNK, side="right")) - 1)
         chunk = Chunk(windows, start_logits, end_logits, bounds[first : stop + 1])
         spans = best_spans(chunk, n_best_size, max_answer_length)
         predictions += make_predictions(chunk, spans, examples[first:stop])
+        first = stop
     return predictions
 
 
@@ -215,14 +225,15 @@ def best_spans(chunk: Chunk, count: int, max_length: int) -> Spans:
     start, end = (np.where(is_context, logits[rows], -np.inf) for logits in (chunk.start_logits, chunk.end_logits))
     start = start[:, :longest]  # (windows, longest)
     ends = np.lib.stride_tricks.sliding_window_view(end, max_length, axis=1)  # (windows, longest, max_length), a view
-    best = start + ends.max(axis=2)
+    best = start + ends.max(axis=2)  # (windows, longest), of each start
 
-    window, first = np.arange(len(best))[:, None], np.argpartition(best, -min(count, longest))[:, -count:]
-    sums = (start[window, first, None] + ends[window, first]).reshape(len(best), -1)
-    bound = np.partition(sums, -min(count, sums.shape[1]))[:, -count:].min(axis=1, keepdims=True)
+    windows = np.arange(len(best))[:, None]  # (windows, 1)
+    top_starts = np.argpartition(best, -min(count, longest))[:, -count:]  # (windows, count), or fewer columns
+    top_sums = (start[windows, top_starts, None] + ends[windows, top_starts]).reshape(len(best), -1)
+    bound = np.partition(top_sums, -min(count, top_sums.shape[1]))[:, -count:].min(axis=1, keepdims=True)
     bound = np.maximum(bound, np.finfo(np.float32).min)  # a pair that is not legal has the sum -inf
 
-    window, first = np.nonzero(best >= bound)
+    window, first = np.nonzero(best >= bound)  # (starts,) each
     sums = start[window, first, None] + ends[window, first]  # (starts, max_length)
     i, extra_tokens = np.nonzero(sums >= bound[window])  # more than `count` spans if some tie with the last
     return rank(chunk, window[i], first[i], extra_tokens, sums[i, extra_tokens], count)

@@ -10,15 +10,17 @@ whose layer is that of "Attention Is All You Need" (Vaswani et al., 2017). The i
 [CLS] opens a window and [SEP] ends each text. [PAD] fills a window up to the longest of its batch; the mask
 (`attention_mask`) is 0 there, so that no token attends to it.
 
-What pre-training on billions of words has taught BERT's weights (those of DistilBERT and MiniLM learned to imitate it):
+What pre-training on billions of words has taught BERT's weights:
     the words and positions   Guessing masked-out words made each vector describe its token in its sentence.
     the token types           The second task was to say of two texts whether the second follows the first. Type 0
                               marks the first, type 1 the second. Here the question is the first text and the context
                               is the second.
     [CLS]                     That task read its result here, so [CLS] sums up the window. We use it to say "no answer".
+DistilBERT learned to imitate BERT, without token types. The default model descends from MiniLM, which learned to
+imitate UniLM v2, a model like BERT, and was then trained to compare sentences.
 The span head is the one part that pre-training has not touched: two vectors, one for starts and one for ends.
 
-Shapes, here and in every file:
+Shapes, in the same letters in every file:
     B  windows in the batch                    D  hidden_size            H  attention heads
     T  tokens of the longest (padded) window   F  intermediate_size      K  size of a head, D = H * K
     V  tokens in the vocabulary                A  labels of a window, one for each answer
@@ -97,6 +99,7 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, T) and (B, T) or None -> (B, T, D)."""
+        # Tokens stand at positions 0 .. T - 1 in every window, so the first T rows are added to each.
         embedded = self.word(input_ids) + self.position.weight[: input_ids.size(1)]  # (B, T, D) + (T, D)
         if self.token_type is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -118,12 +121,15 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.attend = attention_by_hand  # `prepare.py` puts a faster function of this signature here
 
+    def split_heads(self, projected: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, H, K) -> (B, H, T, K)."""
+        return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T, D), mask (B, 1, 1, T) or None -> (B, T, D)."""
-        query, key, value = (
-            projection(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, K)
-            for projection in (self.query, self.key, self.value)
-        )
+        query = self.split_heads(self.query(hidden_states))  # (B, H, T, K)
+        key = self.split_heads(self.key(hidden_states))
+        value = self.split_heads(self.value(hidden_states))
         weighted_values = self.attend(query, key, value, mask, self.dropout)  # (B, H, T, K)
         return self.output(weighted_values.transpose(1, 2).flatten(2))  # (B, T, D)
 
@@ -145,9 +151,9 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention, then feed-forward. Each result is added to its input, and the sum is normalised ("post-norm").
 
-    Why after the sum: BERT was pre-trained this way, and the published weights fit no other order. The price is that
-    every gradient passes through every LayerNorm, so post-norm models need a learning rate that warms up. Later models
-    normalise each block's input instead ("pre-norm"), which trains more stably.
+    Why after the sum: BERT was pre-trained this way, and the published weights fit no other order. The price: training
+    post-norm models from scratch needs a learning rate that warms up (Xiong et al., 2020). Later models normalise each
+    block's input instead ("pre-norm"), which trains more stably.
     """
 
     def __init__(self, config: BertConfig):
@@ -196,7 +202,9 @@ class BertForQuestionAnswering(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """The last layer's hidden states (B, T, D); arguments as for `forward`."""
-        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
+        # (B, 1, 1, T): the same for every head and every query. Padding is masked as a key only. Its own outputs are
+        # arbitrary, but no token attends to them, and the loss and the span search skip them.
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
         return self.encoder(self.embeddings(input_ids, token_type_ids), mask)
 
     def forward(
@@ -225,17 +233,19 @@ def span_loss(
     (0, 0), so that the model learns to choose [CLS] there.
 
     Why the mean over answers: "1871" and "in 1871" are both right, and which of them an annotator writes down is a
-    matter of taste. So the model learns for each token about how many of the answers begin or end there.
+    matter of taste. So the model learns which share of the annotated answers starts, and ends, at each token.
 
     Why two cross-entropies: the start is one choice among T tokens and the end another. Treating them as independent
     takes 2 T logits where a joint choice would take T * T. Their mean keeps the loss on the scale of one choice: an
     untrained head gives about log(n) for a window of n tokens.
     """
-    losses = []
-    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+
+    def cross_entropy(logits: Tensor, positions: Tensor) -> Tensor:
         if attention_mask is not None:
             # Without padding in the softmax, a window's loss does not depend on its neighbours in the batch.
             logits = logits.masked_fill(~attention_mask.bool(), -math.inf)
         log_probabilities = logits.float().log_softmax(dim=-1)  # (B, T)
-        losses.append(-log_probabilities.gather(1, positions.view(len(logits), -1)).mean())  # of (B, A)
-    return (losses[0] + losses[1]) / 2
+        # `F.cross_entropy` takes one label for each window; with A = 1 it gives the same.
+        return -log_probabilities.gather(1, positions.view(len(logits), -1)).mean()  # of (B, A)
+
+    return (cross_entropy(start_logits, start_positions) + cross_entropy(end_logits, end_positions)) / 2

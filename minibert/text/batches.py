@@ -1,8 +1,8 @@
 """Windows -> padded batches of tensors, and the plan of which batches each training step takes.
 
 A tensor is rectangular, so a window that is shorter than the longest of its batch is filled up with padding, and the
-model computes on padding as on tokens. Batches of windows of similar length need little: in SQuAD's dev set, in batches
-of 16, padding is 2 % of all positions, and would be 45 % in batches drawn at random.
+model computes on padding as on tokens. Batches of windows of similar length need little; in batches drawn at random, a
+large part of the positions would be padding.
 
 In: `Windows`. Out: batches, each a dict of tensors. Next: `model/bert.py`, which computes on them.
 """
@@ -34,8 +34,8 @@ def epoch_windows(windows: Windows, empty_windows: float, seed: int, epoch: int)
 def training_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Indices of the windows of each batch of an epoch: shuffled, sorted by length within pools, shuffled again.
 
-    The batch with the most tokens, padding included, comes first: if a GPU's memory is too small, the run fails at once
-    and not hours later, and the allocator's blocks are large enough for all later batches.
+    The batch with the most tokens, padding included, comes first, so that most runs that do not fit in a GPU's memory
+    fail within the first steps. And the allocator's blocks are large enough for all later batches.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -91,7 +91,9 @@ def collate(windows: Windows, indices: np.ndarray) -> Batch:
         "end_positions": windows.end_positions[indices],
     }
     batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return batch | ({"attention_mask": None} if is_token.all() else {})
+    if is_token.all():
+        batch["attention_mask"] = None
+    return batch
 
 
 class Plan:

@@ -26,7 +26,6 @@ In: `Example`s and a `Tokenizer`. Out: `Windows`, numpy arrays, of which `batche
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 
 import numpy as np
 
@@ -156,14 +155,14 @@ def make_windows(
     contexts = list(dict.fromkeys(example.context for example in examples))
     encoded_contexts = dict(zip(contexts, tokenizer.encode(contexts)))  # each once for all its questions
     encoded_questions = tokenizer.encode([example.question.strip() for example in examples])
-    cls, sep = np.array([[tokenizer.cls_id], [tokenizer.sep_id]], np.int32)
+    cls, sep = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     nowhere = np.zeros((max_seq_length, 2), np.int32)  # offsets of tokens outside the context
-    ids, offsets, places, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
+    ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
     columns = min(MOST_ANSWERS, max([1, *(len(example.answers) for example in examples)]))  # A
 
     for number, (example, (question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]
-        question_ids = question_ids[: min(max_query_length, max_seq_length - 4)]
+        question_ids = question_ids[: min(max_query_length, max_seq_length - 4)]  # [CLS], two [SEP], a context token
         context_start = 1 + len(question_ids) + 1  # after [CLS] question [SEP]
         room = max_seq_length - context_start - 1  # a [SEP] follows
         overlap = doc_stride if doc_stride < room else room // 2
@@ -173,11 +172,11 @@ def make_windows(
         for first, stop in window_bounds(len(context_ids), room, overlap):
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]
             offsets += [nowhere[:context_start], context_offsets[first:stop], nowhere[:1]]
-            places.append((number, first, context_start, context_start + stop - first + 1))
-            own = [window_label(span, first, stop, context_start) for span in spans]
-            labels.append(list(islice(cycle(own), columns)))
+            rows.append((number, first, context_start, context_start + stop - first + 1))
+            own_labels = [window_label(span, first, stop, context_start) for span in spans]
+            labels.append([own_labels[k % len(own_labels)] for k in range(columns)])
 
-    example_index, first_token, context_starts, lengths = np.array(places, np.int64).reshape(-1, 4).T
+    example_index, first_token, context_starts, lengths = np.array(rows, np.int64).reshape(-1, 4).T
     label_array = np.array(labels, np.int64).reshape(-1, columns, 2)
     return Windows(
         ids=np.concatenate(ids),

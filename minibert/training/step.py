@@ -60,7 +60,8 @@ def update(
     # would be clipped to max_grad_norm / scale. Plain gradient descent would hardly move. AdamW divides a gradient by
     # its recent size, which hides the error until that size is near eps.
     scaler.unscale_(optimizer)
-    # One unusual batch must not throw the weights far away: a longer gradient is shortened, its direction kept.
+    # A longer gradient is shortened, its direction kept. Otherwise one unusual batch would dominate AdamW's averages:
+    # its large square would shrink the steps of hundreds of updates.
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     scaler.step(optimizer)  # skips the update if a gradient overflowed
     scaler.update()  # after an overflow halves the factor; after 2,000 good steps in a row doubles it
@@ -76,9 +77,8 @@ def loss_weight(windows: int, windows_in_step: int, ranks: int = 1) -> float:
 def learning_rate_at(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
     """Linear warm-up from 0 over the first ceil(warmup_ratio * total_steps) updates, then linear decay to 0.
 
-    A warm-up, because AdamW's averages say little in the first steps, the new span head sends random gradients into the
-    pre-trained weights, and each of them passes every LayerNorm of a post-norm model (see `Layer` in `bert.py`). A
-    decay, because small last updates settle in a minimum that large ones jump across.
+    A warm-up, because AdamW's averages are unreliable in the first steps and the new span head sends random gradients
+    into the pre-trained weights. A decay, because small last updates settle in a minimum that large ones jump across.
     """
     warmup = math.ceil(warmup_ratio * total_steps)
     if step < warmup:
@@ -108,5 +108,5 @@ def make_optimizer(
             {"params": matrices, "weight_decay": weight_decay, "layer_share": share},
             {"params": vectors, "weight_decay": 0.0, "layer_share": share},
         ]
-    # Fused: one pass over memory for all parameters, where the plain loop makes about ten.
+    # Fused: one pass over memory, where the plain loop makes a pass for each of its operations.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
