@@ -63,7 +63,7 @@ def pair(question: Any, context: Any) -> list[Example]:
             if fault := text_fault(text, may_be_blank=name == "context"):
                 raise BadInput("pipeline", f"{name} {i}", fault)
     size = max(len(questions), len(contexts)) if questions and contexts else 0
-    if {len(questions), len(contexts)} - {1, size}:
+    if any(len(texts) not in (1, size) for texts in (questions, contexts)):
         what = f"expected as many contexts as questions, or one; found {len(contexts)} for {len(questions)} questions"
         raise BadInput("pipeline", "", what)
     questions, contexts = (texts * size if len(texts) == 1 else texts for texts in (questions, contexts))

@@ -63,7 +63,12 @@ def check_language(language: str | None) -> None:
 def normalize(text: str, language: str) -> str:
     """Lower-case, remove the punctuation of all scripts, then articles, then set words apart by one space each."""
     rules = LANGUAGES[language]
-    kept = "".join(" " if c in rules.spaced else "" if is_punctuation(c) else c for c in text.lower())
+    kept = ""
+    for character in text.lower():
+        if character in rules.spaced:
+            kept += " "
+        elif not is_punctuation(character):
+            kept += character
     if rules.articles:
         kept = re.sub(rules.articles, " ", kept)
     if rules.characters:

@@ -151,22 +151,21 @@ def check_targets(file: str | Path, overwrite: bool = False) -> None:
     these files have fixed names, whatever `file` is called.
     """
     file = Path(file)
-    checks: dict[Path, Callable[[], Any]] = {file: lambda: read_predictions(file)}
-    checks[file.parent / N_BEST_FILE] = lambda: read_n_best(file.parent / N_BEST_FILE, read_predictions(file))
-    checks[file.parent / NULL_ODDS_FILE] = lambda: (
-        read_predictions(file),
-        read_null_odds(file.parent / NULL_ODDS_FILE),
-    )
-    for path, check in checks.items():
-        check_target(path, functools.partial(holds, check), overwrite)
+    n_best_file, null_odds_file = file.parent / N_BEST_FILE, file.parent / NULL_ODDS_FILE
 
+    def is_ours(path: Path) -> bool:
+        try:
+            predictions = read_predictions(file)
+            if path == n_best_file:
+                return read_n_best(path, predictions) is not None
+            if path == null_odds_file:
+                read_null_odds(path)
+            return True
+        except BadInput:
+            return False
 
-def holds(check: Callable[[], Any]) -> bool:
-    """Whether a check finds what it looks for in files that it can read."""
-    try:
-        return check() is not None
-    except BadInput:
-        return False
+    for path in (file, n_best_file, null_odds_file):
+        check_target(path, functools.partial(is_ours, path), overwrite)
 
 
 def n_best_rows(prediction: Prediction, is_version_2: bool, answering: Answering = NOT_FITTED) -> list[dict[str, Any]]:

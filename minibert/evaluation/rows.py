@@ -156,8 +156,8 @@ def reachable(example: Example, windows: Windows, question: int, max_answer_leng
             span = answer_span(offsets, start, end)
             if span is None or (max_answer_length and span[1] - span[0] >= max_answer_length):
                 continue
-            stop = after_marks(context, offsets[span[1], 1])
-            if exact_match(context[offsets[span[0], 0] : stop], context[start:end]):
+            span_end = after_marks(context, offsets[span[1], 1])
+            if exact_match(context[offsets[span[0], 0] : span_end], context[start:end]):
                 return True
     return False
 

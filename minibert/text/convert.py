@@ -231,7 +231,9 @@ def doccano_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def listed(value: Any) -> list[Any]:
     """A list as it is, one value as a list of one, and null or an empty value as none."""
-    return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
+    if isinstance(value, list):
+        return value
+    return [] if value in (None, "", {}) else [value]
 
 
 def spans_of(marks: list[Any]) -> list[Any]:

@@ -102,8 +102,10 @@ def card(checkpoint: Path, name: str, is_run: bool = False, licence: str | None 
 
 def base_model(name: str) -> str:
     """What a card calls the model that was trained on: its hub id; of a folder that is here now only its name."""
+    if name == DEFAULT_MODEL:
+        return MINILM_HUB_ID
     is_local = is_path(name) or Path(name).is_dir()
-    return MINILM_HUB_ID if name == DEFAULT_MODEL else Path(name).name if is_local else name
+    return Path(name).name if is_local else name
 
 
 def head(name: str, settings: Settings, base: str, scores: dict[str, float], licence: str | None) -> str:

@@ -1,6 +1,6 @@
 """The losses of the latest steps, kept on the device until a line of metrics.jsonl needs them.
 
-Reading a value makes the processor wait for the device. So each step only adds to tensors there, and the first step
+Reading a value makes the CPU wait for the device. So each step only adds to tensors there, and the first step
 that diverged is noted there too. In: what `step.update` returns. Out: the sum over the steps and ranks.
 """
 
@@ -36,9 +36,11 @@ class RecentLosses:
         self.diverged_at = torch.where(is_first, step, self.diverged_at)
 
     def read(self, step: int) -> tuple[float, int]:
-        """The sum over all ranks, and the step that diverged, 0 if none did. The processor waits for the device.
+        """The sum over all ranks, and the step that diverged, 0 if none did. The CPU waits for the device.
 
         step: the latest, which is named where only another rank diverged.
         """
         total, diverged_at = float(ranks.sum_over_ranks(self.sum.clone())), int(self.diverged_at)
-        return total, (diverged_at or step) if ranks.any_rank(diverged_at > 0) else 0
+        if not ranks.any_rank(diverged_at > 0):
+            return total, 0
+        return total, diverged_at or step
