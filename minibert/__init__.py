@@ -1,6 +1,6 @@
 """minibert: BERT question answering in plain PyTorch, written to be read.
 
-The packages, also called rooms. Each imports only from those below it, and its own docstring lists its files in the
+The packages. Each imports only from those below it, and its own docstring lists its files in the
 order in which they import each other:
 
     commands    flags -> the rest -> a result

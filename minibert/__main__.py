@@ -10,7 +10,7 @@ COMMANDS = {
     "train": "fine-tune BERT on SQuAD-format questions",
     "evaluate": "score a model, or a file of predictions",
     "calibrate": "fit the null threshold and the confidence of a model",
-    "average": "average the weights of several runs: better answers at the same speed",
+    "average": "average the weights of several runs: usually better answers, at the speed of one",
     "compare": "compare two systems on the same questions",
     "ask": "ask a trained model",
     "serve": "try a model in a browser on this machine",

@@ -28,10 +28,10 @@ class Found:
 
 
 def spans_needed(count: int, documents: int, max_answer_length: int) -> int:
-    """Spans to search for in each document, so that `count` answers are left when overlapping ones are left out.
+    """Spans to search for in each document, so that `count` answers remain when overlapping ones are left out.
 
-    A span of m tokens shares one with m + n - 1 spans of n tokens. With m and n up to `max_answer_length` = L, an
-    answer that is kept stands in the way of at most L * L + L * (L - 1) / 2 others.
+    A span of m tokens shares a token with m + n - 1 spans of n tokens. With m and n up to `max_answer_length` = L, a
+    kept answer overlaps at most L * L + L * (L - 1) / 2 spans, itself included.
     """
     overlapping = max_answer_length * max_answer_length + max_answer_length * (max_answer_length - 1) // 2
     return count if documents == 1 else 1 + overlapping * (count - 1)
@@ -46,10 +46,9 @@ def find_answers(
 ) -> list[Found]:
     """The `count` best answers over all documents.
 
-    threshold: of the null odds, above which an answer is left out; None is that of `answering`, and keeps all if there
-    is none. least_confidence: below it, an answer is left out. With several documents, of the answers that overlap in
-    one of them only the best is kept. Where none is left, the list is one empty answer: that of the document with the
-    lowest null odds.
+    threshold: answers with higher null odds are left out; None means the threshold of `answering`, if it has one.
+    least_confidence: answers below it are left out. With several documents, only the best of overlapping answers in a
+    document is kept. If none is left, the list is one empty answer, that of the document with the lowest null odds.
     """
     if threshold is None:
         threshold = answering.null_score_diff_threshold

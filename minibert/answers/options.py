@@ -51,7 +51,7 @@ def merge(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         given["top_k"] = one_of("top_k", given.get("top_k"), "topk", given.pop("topk"))
     for name, value in given.items():
         if name not in DEFAULTS:
-            raise BadInput("pipeline", name, f"is no option; expected one of {', '.join(DEFAULTS)}")
+            raise BadInput("pipeline", name, f"is not an option; expected one of {', '.join(DEFAULTS)}")
         if name in LEAST:
             number = whole(value)
             if number is None or number < LEAST[name]:

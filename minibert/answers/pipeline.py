@@ -98,9 +98,9 @@ class QuestionAnswering:
         """{"score", "start", "end", "answer"} for one question, with context[start:end] == answer.
 
         The question and its context are two texts, or a dict {"question", "context"}, by position or as `data` or `X`.
-        With `top_k` > 1 a list of them, best first; with lists (arrays, Series) of questions, contexts or dicts a list
-        of either, in order (one text goes with all of the other list); with a generator of dicts a generator.
-        `options` are those of `Options`. Raises BadInput for anything but text.
+        `top_k` > 1: a list of answers, best first. Lists (arrays, Series) of questions, contexts or dicts: a list with
+        one result per question; a single text is paired with every item of the other list. A generator of dicts: a
+        generator. `options` are those of `Options`. Raises BadInput for anything but text.
         """
         chosen = merge(self.defaults, options)
         given = one_of("data", data, "X", X)

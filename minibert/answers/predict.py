@@ -60,7 +60,8 @@ def predict_logits(
     # One rank has filled a row and the others have 0 there, so the sum is exact.
     start_logits, end_logits = ranks.sum_over_ranks(logits).numpy()
     if not all(np.abs(values).max(initial=0) < LARGEST_LOGIT for values in (start_logits, end_logits)):
-        raise FloatingPointError(f"the weights overflow in {machine.dtype}, the model has no answers; use another")
+        what = f"expected finite logits, found an overflow in {machine.dtype}; use another --dtype or model"
+        raise FloatingPointError(what)
     return start_logits, end_logits
 
 
@@ -92,8 +93,8 @@ def parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
 def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_length") -> int:
     """Tokens in a window: `given`, or for None the default or the model's positions, whichever is less.
 
-    Raises BadInput, with `name` for the setting, if the model has too few positions for the given length, or a window
-    of that length no room for a question and a context.
+    Raises BadInput, which calls the setting `name`, if `given` is more than the model's positions or less than
+    SHORTEST_WINDOW, the least with room for a question and a context.
     """
     positions = config.max_position_embeddings
     if given is not None and given > positions:
@@ -104,9 +105,10 @@ def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_
 
 
 def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
-    """BadInput if the tokenizer has more tokens than the model embeddings. Fewer are common: models get padded.
+    """BadInput if the tokenizer has more tokens than the model has embeddings, or no token types, which the model has.
 
-    Also if its files want no token types, and the model has them: `transformers` then gives it other inputs than we do.
+    Fewer tokens are common: embedding tables are padded. Without token types, `transformers` gives the model other
+    inputs than we do.
     """
     rows = model.config.vocab_size
     if tokenizer.vocab_size > rows:

@@ -4,8 +4,8 @@
 
 Fine-tuning moves weights a short way: two runs of MiniLM that differ in their seed end 0.06 to 0.11 of the weights'
 length apart (docs/recipes.md). The loss stays low on the line between them, and averaging cancels part of each run's
-errors. So the mean of runs that are trained to the end answers better than each, as fast as one (Wortsman et al., 2022,
-"Model soups"). The mean of models from different starts answers nothing, and is refused.
+errors. So the mean of runs that are trained to the end usually answers better than one of them, at the speed of one
+(Wortsman et al., 2022, "Model soups"). The mean of models from different starts answers nothing, and is refused.
 
 The last line of stdout is one JSON object: the number of models, and the largest distance from the first.
 """

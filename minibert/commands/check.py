@@ -34,7 +34,9 @@ class CheckOptions(WindowSettings):
     """Find the faults of a data file, count what it holds, and repair or convert it."""
 
     data: str | None = option(None, "the file to check: SQuAD JSON, or a format that can be converted", metavar="FILE")
-    eval_data: str | None = option(None, "a second file: is checked too, and what stands in both", metavar="FILE")
+    eval_data: str | None = option(
+        None, "a second file to check, and to compare with --data for leakage", metavar="FILE"
+    )
     model: str | None = option(None, f"whose tokenizer counts tokens: {NAME_OR_DIR}", metavar="NAME_OR_DIR")
     max_seq_length: int | None = option(None, f"tokens in a window; default {MAX_SEQ_LENGTH}", least=8)
     revision: str | None = option(None, REVISION, metavar="REV")
@@ -144,7 +146,7 @@ def print_report(report: dict[str, Any], options: CheckOptions) -> None:
             print(f"{what}: {count}")
         if "faults_left" in part:
             changes = f"{counted(len(report['changes']), 'change')}, listed in {escape(str(options.fix))}.changes.txt"
-            print(f"{escape(str(options.fix))}: {changes}; left to mend by hand: {len(part['faults_left'])}")
+            print(f"{escape(str(options.fix))}: {changes}; left to repair by hand: {len(part['faults_left'])}")
             print_faults(part["faults_left"])
         for name, value in part.items():
             if isinstance(value, (int, str)) and name not in ("data", "format"):

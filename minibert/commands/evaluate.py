@@ -250,7 +250,7 @@ def finish(
         rows = make_rows(examples, texts, is_v2, source.n_best, source.windows, longest)
     if options.intervals:
         scores |= {f"{metric}_interval": interval(percents(rows, metric)) for metric in METRICS}
-    try:  # first what took the work, on the stream that needs no disk; neither costs the other
+    try:  # printed first, because stdout needs no disk; the files are written even if printing fails
         print_scores(scores, evaluation.threshold, options.metric_language)
     finally:
         if options.predictions:

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class LastList(argparse.Action):
-    """The list of words after one flag. Of a flag given twice the last list counts, and what is left out is said."""
+    """The list of words after a flag. Of a flag given twice, the last list counts, and a warning shows the first."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if left_out := getattr(namespace, self.dest, None):
@@ -130,7 +130,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, kinds: t
 
 
 def named(word: str) -> str:
-    """A word that names something. "" is what a shell makes of a variable that is not set, and would mean no flag.
+    """A word that names something. "" is refused: it is a shell variable that is not set, and would mean no flag.
 
     A leading ~ is expanded: a shell leaves the one in `--output_dir=~/runs`.
     """

@@ -111,7 +111,7 @@ def page_lesson() -> walk.Lesson:
         elif name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
         # These two add the same to every logit, so no softmax changes with them. Their gradient is rounding error,
-        # which AdamW would magnify: the page's numbers would depend on the processor.
+        # which AdamW would magnify: the page's numbers would depend on the CPU.
         parameter.requires_grad_(name not in ("span_head.bias", "encoder.layers.1.feed_forward_norm.bias"))
     example = Example("lesson", "", QUESTION, CONTEXT, (Gold(ANSWER, CONTEXT.index(ANSWER)),))
     return walk.Lesson(example, model, tokenizer, 32, 4, MAX_QUERY_LENGTH)

@@ -31,7 +31,10 @@ def read_settings(folder: Path) -> Settings | None:
 
 
 def settings_of_run(folder: Path, given: Mapping[str, Any], names: Sequence[str] = KEPT) -> dict[str, Any]:
-    """What is given, and of the other `names` what the run had; not an overlap that a given length has no room for."""
+    """The given settings, and the run's for the other `names`.
+
+    Drops the run's doc_stride if the given max_seq_length has no room for it.
+    """
     settings = read_settings(folder)
     kept = {name: getattr(settings, name) for name in names} if settings else {}
     if (kept.get("doc_stride") or 0) >= given.get("max_seq_length", math.inf) - 3:

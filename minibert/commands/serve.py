@@ -152,8 +152,8 @@ class Handler(BaseHTTPRequestHandler):
     def is_from_here(self) -> bool:
         """Whether the request names this server as its target and, if it comes from a page, as that page's origin.
 
-        A page of another site can make a browser send requests to 127.0.0.1, and a host name that somebody points at
-        127.0.0.1 would make that page look local. Both give themselves away in these headers.
+        Protects against cross-site requests (Origin names another site) and DNS rebinding (Host is a foreign name that
+        resolves to 127.0.0.1).
         """
         port = self.server.server_port
         ports = [f":{port}", ""] if port == 80 else [f":{port}"]  # browsers leave out the usual one

@@ -7,7 +7,7 @@ In: a model of `bert.py` on a CPU. Out: the same model with some functions and m
     CheapDropout      Training with dropout: spends 16 random bits on an element instead of a whole draw of torch's
                       generator. What these two gain: `python -m benchmarks --data FILE`, rows `training` and
                       `training_no_dropout`.
-    PackedLinear      Answering: rearranging the weights of one short window takes as long as the product. What it
+    PackedLinear      Answering: for one short window, rearranging the weights takes as long as the product. What it
                       gains: row `latency`.
 """
 
@@ -78,11 +78,11 @@ class CheapDropout(nn.Dropout):
 
 
 class PackedLinear(nn.Linear):
-    """A linear map with a second copy of its weight, in the order in which the processor's matrix unit reads it.
+    """A linear map with a second copy of its weight, in the order in which the CPU's matrix unit reads it.
 
     `nn.Linear` rearranges the weight at every call. `activation`, "none" or "gelu", is applied to the product before it
-    is rounded and written to memory. Has no gradient. Raises RuntimeError or AttributeError if this torch or this
-    processor has no such kernel.
+    is rounded and written to memory. Has no gradient. Raises RuntimeError or AttributeError if this torch or this CPU
+    has no such kernel.
     """
 
     def __init__(self, linear: nn.Linear, activation: str):
@@ -99,9 +99,8 @@ class PackedLinear(nn.Linear):
 def pack_weights(model: BertForQuestionAnswering) -> None:
     """Replace the linear maps of all layers by packed ones, the feed-forward's first one together with its GELU.
 
-    All stay as they are if the processor has no fast product of their dtype or is not an x86 (on arm nobody has
-    measured whether packing gains anything), and, with a warning that says why, if one cannot be packed or a probe
-    gives another product.
+    Does nothing on a CPU other than x86 (nobody has measured whether packing gains anything on arm), or without fast
+    products of the weights' dtype. If packing or the probe fails, warns and changes nothing.
     """
     layers = layers_of(model)
     is_slow = layers[0].feed_forward.expand.weight.dtype is torch.bfloat16 and not has_fast_bfloat16()

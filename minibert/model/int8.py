@@ -1,6 +1,6 @@
 """Optional: answer on a CPU with linear maps that multiply 8-bit integers, 1.7 to 2 times as fast as float32.
 
-A processor multiplies four times as many 8-bit integers at once as float32 numbers, and reads a quarter of the memory.
+A CPU multiplies four times as many 8-bit integers at once as float32 numbers, and reads a quarter of the memory.
 Each linear map of a layer becomes
 
     weight, once    row j is s[j] times integers from -127 to 127, with s[j] = max |row j| / 127
@@ -10,8 +10,8 @@ Each linear map of a layer becomes
 
 All else (embeddings, attention, LayerNorm, GELU, span head) stays in float32.
 
-Without AVX512-VNNI a processor adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770
-would overflow silently. On such a processor the largest integer is 63: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
+Without AVX512-VNNI a CPU adds two products in 16 bits before it widens the sum, and 2 * 255 * 127 = 64,770 would
+overflow silently. On such a CPU the largest integer is 63: 2 * 255 * 63 = 32,130 is below 2**15 = 32,768.
 
 One token is quantised apart from the others: [CLS], in the feed-forward. There its values reach three to five times
 those of any other token (measured on a trained MiniLM), so that a common range would leave the others a fraction of the
@@ -33,7 +33,7 @@ from minibert.support.streams import first_line, tell
 
 
 def largest_integer() -> int:
-    """The largest integer of a quantised weight, for which no sum overflows on this processor.
+    """The largest integer of a quantised weight, for which no sum overflows on this CPU.
 
     FBGEMM, which multiplies, uses the 32-bit sums of AVX512-VNNI, and not those of AVX-VNNI.
     """
@@ -66,7 +66,8 @@ class Int8Linear(nn.Linear):
         except RuntimeError as error:
             if hidden_states.isfinite().all():
                 raise
-            raise FloatingPointError("the weights overflow, the model has no answers; use another") from error
+            what = "expected finite hidden states, found an overflow before an int8 product; use another model"
+            raise FloatingPointError(what) from error
 
 
 class ClsApart(FeedForward):
@@ -85,8 +86,8 @@ class ClsApart(FeedForward):
 def quantize(model: BertForQuestionAnswering) -> bool:
     """Replace the linear maps of all layers by int8 ones, and return True.
 
-    If torch has no int8 product for this processor, or a probe gives another product, all stay as they are, a warning
-    says why, and False is returned.
+    If torch has no int8 product for this CPU, or a probe gives another product, nothing is changed, a warning says why,
+    and False is returned.
     """
     layers = layers_of(model)
     maps = [place for layer in layers for place in linear_maps(layer)]

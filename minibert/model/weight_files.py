@@ -144,8 +144,8 @@ def version_of(opened: BufferedReader) -> tuple[int, ...]:
 def parse_header(header: bytes, data_bytes: int) -> dict[str, dict[str, Any]]:
     """name -> {"dtype", "shape", "data_offsets"} of every tensor, as the format's specification defines them.
 
-    ValueError unless the tensors cover the data exactly, without gap or overlap. A dtype that we do not read is let
-    pass: its tensor may be one that the model ignores.
+    ValueError unless the tensors cover the data exactly, without gap or overlap. A dtype that we do not read is
+    accepted: its tensor may be one that the model ignores.
     """
     if not header.startswith(b"{"):
         raise ValueError("its header is not a JSON object")

@@ -175,7 +175,7 @@ def copy_model(model: BertForQuestionAnswering) -> BertForQuestionAnswering:
 
 
 def empty_model(config: BertConfig) -> BertForQuestionAnswering:
-    """A model of shapes without memory, so that a config's sizes are compared with the file's before any allocation."""
+    """A model on the meta device (shapes, no memory), so that its sizes are compared with a file's first."""
     with torch.device("meta"), NoInitialValues():
         return BertForQuestionAnswering(config)
 

@@ -1,4 +1,4 @@
-"""What every tool needs and no lesson is about; imports nothing of the other rooms.
+"""What every tool needs and no lesson is about; imports nothing of the other packages.
 
 Its files, in the order of their imports:
 
@@ -17,5 +17,5 @@ Its files, in the order of their imports:
     hub         a model's name -> its folder, downloaded when needed
     ranks       the processes of torchrun: sums, barriers, gradient averaging
     progress    how far long work has come: a bar, or lines
-    machine     the device, the dtype, and what the processor can do
+    machine     the device, the dtype, and what the CPU can do
 """

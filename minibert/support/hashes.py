@@ -43,7 +43,7 @@ MINILM_FILES = {
 def known_files(folder: Path) -> dict[str, Known]:
     """file name -> what it must be, by the hub's cache or by the folder's manifest; {} where neither is there.
 
-    In the cache a manifest is a file like any other: who changes a model on the hub may have left an old one there.
+    In the cache a manifest is a file like any other: a model that was changed on the hub may still have its old one.
     """
     return cache_files(folder) or manifest_files(folder)
 

@@ -1,4 +1,4 @@
-"""The device and dtype to compute with, and what this processor can do.
+"""The device and dtype to compute with, and what this CPU can do.
 
 In: `--device`, `--dtype` and `--deterministic`. Out: a `Machine`, which a model and its batches are moved to. The
 choice follows from what the hardware and torch say, never from a timing: the same machine always chooses the same.
@@ -43,8 +43,8 @@ class Machine:
     def most_positions(self) -> int:
         """The tokens, padding included, that a model computes on at once.
 
-        On a CPU, a part of a batch that stays in the cache needs less memory and less time. A GPU is the faster the
-        more it computes at once.
+        On a CPU, a part of a batch that stays in the cache needs less memory and less time. A GPU is faster on whole
+        batches.
         """
         return MOST_POSITIONS if self.device.type == "cpu" else sys.maxsize
 
@@ -102,7 +102,7 @@ def best_dtype(device: torch.device) -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 products, and torch's CPU kernels may use them.
+    """Whether this CPU has instructions for bfloat16 products, and torch's CPU kernels may use them.
 
     Without such instructions oneDNN emulates them, slower than float32. With them, the variables ATEN_CPU_CAPABILITY
     and ONEDNN_MAX_CPU_ISA can still keep torch and oneDNN from using them.
@@ -118,14 +118,14 @@ def has_fast_bfloat16() -> bool:
 
 
 def processor_flags() -> set[str]:
-    """The features that Linux lists for this processor; an empty set on other systems."""
+    """The features that Linux lists for this CPU; an empty set on other systems."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
 
 
 def try_compiler(device: torch.device) -> None:
-    """BadInput if torch cannot compile for this device: on a processor it needs a C++ compiler, for CUDA Triton."""
+    """BadInput if torch cannot compile for this device: on a CPU it needs a C++ compiler, for CUDA Triton."""
     try:
         torch.compile(torch.sin)(torch.ones(1, device=device))
     except Exception as error:  # what torch's compiler raises has no public class

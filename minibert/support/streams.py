@@ -28,8 +28,9 @@ class Lossy(io.FileIO):
 def open_streams() -> None:
     """Give stdin, stdout and stderr to a process that was started without them, and make what is written encodable.
 
-    A command calls this first: the next file to be opened would get the number of a stream that is closed, and with it
-    whatever a library writes there. A character that the encoding lacks is written as its escape.
+    A command calls this first. Otherwise the next file to be opened would get the descriptor of a closed stream, and
+    whatever a library prints there would end up in that file. A character that the encoding lacks is written as its
+    escape.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

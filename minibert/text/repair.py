@@ -1,6 +1,6 @@
 """A repaired copy of a SQuAD file, and the list of its changes. Only what leaves no choice is changed.
 
-A wrong offset is mended if the answer's text stands in the context once, or if one unit (bytes, UTF-16) fits every
+A wrong offset is repaired if the answer's text stands in the context once, or if one unit (bytes, UTF-16) fits every
 wrong offset of the question. What is read as it is (numbers as ids, "true" as text) is written as SQuAD has it. In:
 parsed JSON, which is edited. Out: the content of the copy, and its changes.
 """
@@ -81,7 +81,7 @@ def repair_record(record: dict[str, Any], context: str, place: str, search: Sear
 
 
 def repair_answer(answer: Any, context: str, search: Search, answers: list[Any]) -> Any:
-    """The answer as it must be; as it is, if that is right or not certain; None if its text is empty."""
+    """The repaired answer; the answer itself if it is right or its repair is not certain; None if its text is empty."""
     try:
         gold = to_gold(answer, context, search, Counter())
     except ValueError:

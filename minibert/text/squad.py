@@ -194,7 +194,7 @@ def check_records(
 ) -> list[tuple[str, Example | str]]:
     """The place of each question, and its Example or, as text, what is wrong with it. In the order of the file.
 
-    taken: counts what was read although it is not as SQuAD has it.
+    taken: counts non-standard input that was accepted.
     """
     search, first_use = Search(), dict[str, str]()  # id -> place
     records: list[tuple[str, Example | str]] = []

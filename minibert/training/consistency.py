@@ -57,8 +57,8 @@ def facts_of(settings: Settings) -> dict[str, Any]:
 def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
     """BadInput if the data's content or the number of ranks are not those of the run that is resumed.
 
-    Within one run folder the evaluation data must stay, too: `best` compares the scores. What the model's name stood
-    for when the run began is taken over.
+    Within one run folder the evaluation data must be the same, too, because `best` compares its scores. Which model the
+    run began with is taken from the checkpoint.
     """
     saved = read_state(checkpoint, "settings")["facts"]
     for name, flag in (("data_sha256", "--data"), ("world_size", "torchrun")):
@@ -71,7 +71,7 @@ def check_facts(checkpoint: Path, facts: dict[str, Any], run: Path) -> None:
     before, now = saved.get("eval_sha256"), facts["eval_sha256"]
     if is_same(checkpoint.parent, run):
         if None not in (before, now) and before != now:
-            what = "is another file than the run was scored on, which its best was chosen by; name another --output_dir"
+            what = "expected the file by which `best` was chosen, found another; name another --output_dir"
             raise BadInput("--eval_data", "", what)
         facts["eval_sha256"] = now or before  # for whoever evaluates again after a part without an evaluation
     facts |= {name: saved[name] for name in ("base_model", "commit") if name in saved}

@@ -137,8 +137,8 @@ def read_scores(checkpoint: Path) -> dict[str, float]:
 def prune(run: Path, keep_last: int) -> None:
     """Remove all but the newest `keep_last` planned checkpoints, the best and the latest.
 
-    A signal's checkpoint is not planned. It counts as one only until a planned one follows: in the end a run that was
-    stopped has left the same checkpoints as one that was not.
+    A checkpoint saved for a signal is kept only until the next planned one, so that a stopped and resumed run leaves
+    the same checkpoints as an uninterrupted one.
     """
     names = {checkpoint.name: is_planned(checkpoint) for checkpoint in own_checkpoints(run)}  # oldest first
     planned = [name for name in names if names[name]]
@@ -176,8 +176,8 @@ def make_latest(checkpoint: Path, keep_last: int) -> None:
 
 
 def check_way(checkpoint: Path, total_steps: int) -> None:
-    """BadInput if a run that goes on from a checkpoint would lose the best one, replace a link by its log, or could not
-    save one of its own under the name of a folder that is not of a run."""
+    """BadInput if resuming here would remove the best checkpoint, write the log through a link, or need the name of a
+    folder that no run wrote."""
     run = checkpoint.parent
     if (run / "metrics.jsonl").is_symlink():
         raise BadInput(run / "metrics.jsonl", "", "expected a regular file, found a symbolic link; remove it")

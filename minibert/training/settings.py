@@ -21,8 +21,8 @@ from minibert.support.hub import DEFAULT_MODEL
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH
 
 FORMAT = 2  # of the settings in a checkpoint; 1 had no number
-# What the absence of a setting means in a checkpoint that is older than the setting: the behaviour of that time. Who
-# adds a setting adds a line here, and every older checkpoint can still be resumed.
+# The value of a setting in a checkpoint that is older than the setting: it gives the behaviour of that time. When you
+# add a setting, add a line here, so that older checkpoints can be resumed.
 OLDER = {
     "compile": False,
     "deterministic": False,
@@ -38,8 +38,8 @@ OLDER = {
 NOT_SETTINGS = ("format", "resume", "overwrite", "data_sha256", "world_size")
 LARGEST = 2**31 - 1
 BASE_SIZE, BASE_RATE = 768, 3e-5  # BERT-base's hidden size, from which on the published recipe is the default
-# Smaller models, for which docs/recipes.md has the measurements: the peak rate, the share of it that each layer passes
-# on to the layer below. They have no dropout either.
+# Smaller models (docs/recipes.md has the measurements): the peak rate, and the share of a layer's rate at which the
+# layer below learns. They have no dropout either.
 SMALL_RATE, SMALL_DECAY = 3e-4, 0.9
 NAME_OR_DIR = "a model folder, a run folder, a name in weights/, or a model on the Hugging Face hub"
 NULL_THRESHOLD = 'predict "" when the null score exceeds the best answer\'s by more than this (v2.0)'

@@ -144,7 +144,7 @@ def test_anything_but_text_is_refused(qa, question, context):
         ({"doc_stride": -1}, "pipeline: doc_stride: expected .* found -1"),
         ({"max_seq_len": 7}, "pipeline: max_seq_len: expected .* found 7"),
         ({"max_seq_len": 71}, "max_seq_len: expected .* found 71"),
-        ({"num_workers": 2}, "pipeline: num_workers: is no option; expected one of top_k, "),
+        ({"num_workers": 2}, "pipeline: num_workers: is not an option; expected one of top_k, "),
         ({"top_k": 1, "topk": 1}, "pipeline: top_k: is the same as topk"),
         ({"data": [WHO]}, "pipeline: data: does not go"),
     ],

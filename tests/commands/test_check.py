@@ -21,7 +21,7 @@ def answer(text, start=None):
 
 
 BACH = CONTEXT.rindex("Bach")
-HUMAN = {  # place -> (the fault, what is said of it, how a person mends what --fix leaves)
+HUMAN = {  # place -> (the fault, what is said of it, how a person repairs what --fix leaves)
     1: (answer("1788", 20), "the text is only at ", None),
     4: (answer("Bach", len(CONTEXT[:BACH].encode())), "offsets look like bytes", None),
     7: (answer("Bach", BACH + 1), "UTF-16 units", None),
@@ -55,7 +55,7 @@ def test_nine_human_faults_are_listed_in_one_run_and_need_one_round_by_hand(comm
 
     done = command("check", "--data", data, "--fix", fixed)
     left = [i for i, (_, _, by_hand) in HUMAN.items() if by_hand]
-    assert done.code == 2 and f"left to mend by hand: {len(left)}" in done.out and data.read_text("utf-8") == content
+    assert done.code == 2 and f"left to repair by hand: {len(left)}" in done.out and data.read_text("utf-8") == content
     changes = (tmp_path / "fixed.json.changes.txt").read_text("utf-8").splitlines()
     assert len(changes) == 5 and all(any(f"qas[{i}]" in line for line in changes) for i in (1, 4, 7, 25))
 

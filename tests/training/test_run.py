@@ -123,13 +123,13 @@ def test_a_run_goes_on_in_another_folder_from_before_an_evaluation(finished, tmp
 
 def test_the_best_of_a_run_is_not_told_from_scores_on_two_files(half, tmp_path):
     other = write_toy_squad(tmp_path / "other.json", 7)
-    with pytest.raises(BadInput, match=r"--eval_data: is another file than .* scored on, .*--output_dir"):
+    with pytest.raises(BadInput, match=r"--eval_data: expected the file by which .*, found another; .*--output_dir"):
         minibert.train(resume=half, eval_data=other)
     assert minibert.train(resume=half, eval_data=other, output_dir=tmp_path / "there").summary["f1"] > 0
     state = json.loads((half / "checkpoint-5/trainer_state.json").read_text("utf-8"))
     assert state["facts"]["eval_sha256"]
     minibert.train(resume=half, eval_data=None)  # a part without an evaluation changes nothing in that
-    with pytest.raises(BadInput, match="--eval_data: is another file than the run was scored on"):
+    with pytest.raises(BadInput, match="--eval_data: expected the file by which `best` was chosen"):
         minibert.train(resume=half, eval_data=other)
 
 
