@@ -108,7 +108,7 @@ class Prediction:
     """
 
     context: str
-    characters: np.ndarray  # (spans, 2) first character, and the one after the last
+    characters: np.ndarray  # (spans, 2) first character, and the one after the last; no two rows are equal
     logits: np.ndarray  # (spans, 2) of the start and of the end
     scores: np.ndarray  # (spans,)
     null: Answer  # "no answer"; see the top of this file
@@ -118,7 +118,6 @@ class Prediction:
 
     def answer(self, i: int) -> Answer:
         start, end = self.characters[i].tolist()
-        end = after_marks(self.context, end)
         return Answer(self.context[start:end], start, end, float(self.scores[i]), *self.logits[i].tolist())
 
     @property
@@ -265,10 +264,26 @@ def make_predictions(chunk: Chunk, spans: Spans, examples: Sequence[Example]) ->
     logits = np.stack([starts[spans.row], ends[last_row]], axis=1)
     scores = start_p[spans.slot] * end_p[spans.slot + spans.extra_tokens]
     bounds = np.searchsorted(spans.question, np.arange(len(examples) + 1)).tolist()
-    return [
-        Prediction(example.context, characters[a:b], logits[a:b], scores[a:b], Answer("", 0, 0, *null))
-        for example, a, b, null in zip(examples, bounds, bounds[1:], nulls)
-    ]
+    predictions = []
+    for example, a, b, null in zip(examples, bounds, bounds[1:], nulls):
+        slices, kept = different_slices(example.context, characters[a:b])
+        predictions.append(
+            Prediction(example.context, slices, logits[a:b][kept], scores[a:b][kept], Answer("", 0, 0, *null))
+        )
+    return predictions
+
+
+def different_slices(context: str, characters: np.ndarray) -> tuple[np.ndarray, list[int] | slice]:
+    """The spans as slices of the context, over combining marks, and which spans they are: of equal slices the first.
+
+    Two spans give one slice where a mark is a token of its own, or where several tokens are made from one character.
+    """
+    if context.isascii():  # most are, and have no marks
+        return characters, slice(None)
+    first: dict[tuple[int, int], int] = {}
+    for i, (start, end) in enumerate(characters.tolist()):
+        first.setdefault((start, after_marks(context, end)), i)
+    return np.array(list(first), characters.dtype).reshape(-1, 2), list(first.values())
 
 
 def token_probabilities(chunk: Chunk, logits: np.ndarray) -> np.ndarray:

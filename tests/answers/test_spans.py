@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.answers import spans
-from minibert.answers.spans import NO_COMPARISON, Answer, Prediction, search, search_plain
+from minibert.answers.spans import NO_COMPARISON, Answer, Prediction, after_marks, search, search_plain
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.windows import Windows, make_windows
@@ -52,16 +52,20 @@ def row_of(windows: Windows, i: int, token: int) -> int:
 
 
 def search_both(tokenizer, windows, logits, examples, n_best_size=20, max_answer_length=30) -> list[Prediction]:
-    """`search`, after a check that it lists the spans of `search_plain`, with the same sums and in the same order."""
+    """`search`, after a check that it lists the spans of `search_plain`, with the same sums and in the same order.
+
+    Of spans that are the same slice of the context, it lists the first.
+    """
     predictions = search(windows, *logits, examples, n_best_size, max_answer_length)
     assert len(predictions) == len(examples)
     for q, (example, prediction) in enumerate(zip(examples, predictions)):
         offsets = tokenizer.encode([example.context])[0][1]
         plain = search_plain(windows, q, *logits, n_best_size, max_answer_length)
-        sums = [float(start + end) for start, end in prediction.logits]
-        assert sums == [logit_sum for logit_sum, _, _ in plain]
-        characters = [[offsets[first, 0], offsets[last, 1]] for _, first, last in plain]
-        assert prediction.characters.tolist() == characters
+        slices: dict[tuple[int, int], float] = {}
+        for logit_sum, first, last in plain:
+            slices.setdefault((offsets[first, 0], after_marks(example.context, offsets[last, 1])), logit_sum)
+        assert [float(start + end) for start, end in prediction.logits] == list(slices.values())
+        assert prediction.characters.tolist() == [list(ends) for ends in slices]
     return predictions
 
 
@@ -231,6 +235,18 @@ def test_an_end_is_extended_over_combining_marks(tokenizer, context, first, last
     logits[0, 3 + first] = logits[1, 3 + last] = 9
     answer = search(windows, *logits, examples)[0].answers[0]
     assert answer.text == text == context[answer.start : answer.end]
+
+
+def test_a_mark_that_is_a_token_gives_no_answer_twice(tokenizer):
+    context = "\u4e00\u093f b"  # a Chinese character, and a vowel sign that the vocabulary splits off
+    examples, windows, logits = one_question(tokenizer, context)
+    assert windows.offsets[3:6].tolist() == [[0, 1], [1, 2], [3, 4]]
+    logits[0, 3], logits[1, 3:6] = 9, [3, 5, 4]
+    (prediction,) = search(windows, *logits, examples)
+    assert texts(prediction) == [context[:2], context, context[1:2], context[1:], "b"]
+    assert [answer.logit_sum for answer in prediction.answers] == [14, 13, 5, 4, 4]
+    scores = np.exp([14, 13, 5, 4, 4])
+    assert prediction.scores[0] / prediction.scores[1] == pytest.approx(scores[0] / scores[1], rel=1e-5)
 
 
 ODD = st.text(
