@@ -1,9 +1,8 @@
-"""Hold out paragraphs for the choices in docs/recipes.md; writes three files into the current folder.
+"""Hold out paragraphs for the choices in docs/recipes.md; writes two files into the current folder.
 
     python -m benchmarks.hold_out shifts-amazon.json shifts-new-wiki.json shifts-reddit.json
 
-held.json has a tenth of all paragraphs, drawn at random. all.json has a third of the others, and first.json the same
-questions with the first of their answers alone.
+held.json has a tenth of all paragraphs, drawn at random. all.json has a third of the others.
 """
 
 import json
@@ -23,14 +22,8 @@ def main() -> None:
     ]
     random.Random(0).shuffle(paragraphs)
     held = len(paragraphs) // TENTH
-    third = paragraphs[held : held + (len(paragraphs) - held) // THIRD]
     write("held.json", paragraphs[:held])
-    write("all.json", third)
-    write("first.json", [(title, first_answers(paragraph)) for title, paragraph in third])
-
-
-def first_answers(paragraph: dict) -> dict:
-    return paragraph | {"qas": [question | {"answers": question["answers"][:1]} for question in paragraph["qas"]]}
+    write("all.json", paragraphs[held : held + (len(paragraphs) - held) // THIRD])
 
 
 def write(name: str, paragraphs: list[tuple[str, dict]]) -> None:

@@ -34,7 +34,7 @@ from minibert.text.tokenizer import Tokenizer
 
 MAX_SEQ_LENGTH = 384  # tokens of a window; attention costs grow with the square
 DOC_STRIDE = 128  # tokens that neighbouring windows share
-MOST_ANSWERS = 16  # of a question; training does not learn from later ones
+MOST_ANSWERS = 16  # of a question; later ones get no label
 MAX_QUERY_LENGTH = 64  # tokens of a question; the rest of a longer one is dropped
 
 Span = tuple[int, int]  # first and last token, both included
@@ -108,7 +108,7 @@ class Windows:
 
     Windows of one question stand together, in the order of the questions. Every question has at least one.
 
-    Labels have A columns, as many as the most answers of any question (1 to MOST_ANSWERS). A question with fewer
+    Labels have A columns, as many as the most answers of any question (1 to `most_answers`). A question with fewer
     answers fills its row by repeating them in order: with A = 3, two become first, second, first. An answer that two
     annotators gave counts twice.
     """
@@ -146,6 +146,7 @@ def make_windows(
     max_seq_length: int = MAX_SEQ_LENGTH,
     doc_stride: int = DOC_STRIDE,
     max_query_length: int = MAX_QUERY_LENGTH,
+    most_answers: int = MOST_ANSWERS,
 ) -> Windows:
     """Tokenise questions and contexts, and make each question's windows with their labels.
 
@@ -158,7 +159,7 @@ def make_windows(
     cls, sep = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     nowhere = np.zeros((max_seq_length, 2), np.int32)  # offsets of tokens outside the context
     ids, offsets, rows, labels = [cls[:0]], [nowhere[:0]], [], []  # the empty ones, for no examples at all
-    columns = min(MOST_ANSWERS, max([1, *(len(example.answers) for example in examples)]))  # A
+    columns = min(most_answers, max([1, *(len(example.answers) for example in examples)]))  # A
 
     for number, (example, (question_ids, _)) in enumerate(zip(examples, encoded_questions)):
         context_ids, context_offsets = encoded_contexts[example.context]
@@ -167,7 +168,7 @@ def make_windows(
         room = max_seq_length - context_start - 1  # a [SEP] follows
         overlap = doc_stride if doc_stride < room else room // 2
 
-        answers = [answer_characters(gold) for gold in example.answers[:MOST_ANSWERS]]
+        answers = [answer_characters(gold) for gold in example.answers[:most_answers]]
         spans = [answer_span(context_offsets, *answer) for answer in answers] or [None]
         for first, stop in window_bounds(len(context_ids), room, overlap):
             ids += [cls, question_ids, sep, context_ids[first:stop], sep]

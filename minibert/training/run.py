@@ -148,7 +148,7 @@ def make_training(settings: Settings, checkpoint: Path | None) -> Training:
     if not checkpoint:  # a checkpoint has the rates of its run in its config.json
         settings = choose_dropout(settings, model)
 
-    windows = make_windows(examples, tokenizer, *settings.sizes)
+    windows = make_windows(examples, tokenizer, *settings.sizes, settings.most_answers)
     eval_set = (eval_examples, make_windows(eval_examples, tokenizer, *settings.sizes)) if eval_examples else None
     training = Training(model, tokenizer, (examples, windows), settings, machine, eval_set, facts)
     if not training.plan.steps_per_epoch:

@@ -18,7 +18,7 @@ import numpy as np
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE
 from minibert.support.errors import BadInput
 from minibert.support.hub import DEFAULT_MODEL
-from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH
+from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, MAX_SEQ_LENGTH, MOST_ANSWERS
 
 FORMAT = 2  # of the settings in a checkpoint; 1 had no number
 # The value of a setting in a checkpoint that is older than the setting: it gives the behaviour of that time. When you
@@ -31,6 +31,7 @@ OLDER = {
     "empty_windows": 1.0,
     "eval_steps": None,
     "layer_decay": 1.0,
+    "most_answers": 1,
     "skip_bad_records": False,
     "tensorboard": False,
 }
@@ -181,6 +182,9 @@ class Settings(WindowSettings, AnswerSettings, MachineSettings):
     seed: int = option(42, "seed of the data order, the dropout and the new span head", least=0)
     empty_windows: float = option(
         1.0, "share of the windows without an answer that an epoch takes, for long documents", least=0, most=1
+    )
+    most_answers: int = option(
+        MOST_ANSWERS, "answers of a question that training learns from; 1: the first alone", least=1
     )
     max_steps: int | None = option(None, "stop after this many steps, whatever --epochs says", least=1)
     max_questions: int | None = option(None, "train on the first N questions only", least=1)

@@ -41,7 +41,7 @@ TESTS = "pip install -e '.[dev]' && pytest"
 # Files that a reader downloads; the guide says where.
 DOWNLOADS = "train-v1.1.json dev-v1.1.json shifts-new-wiki.json shifts-amazon.json shifts-reddit.json".split()
 # Files that `benchmarks.split`, `benchmarks.hold_out` and `benchmarks.join` write, and the reader's own.
-MADE = "v2-train.json v2-held.json v2-test.json held.json all.json first.json long-train.json long-held.json".split()
+MADE = "v2-train.json v2-held.json v2-test.json held.json all.json long-train.json long-held.json".split()
 MADE += ["mine.csv", "mine.json"]
 
 

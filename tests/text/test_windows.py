@@ -196,6 +196,12 @@ def test_one_question_with_very_many_answers_does_not_make_all_others_large(toke
     assert labels_of(windows) == [[(3, 3)] * 15 + [(4, 4)], [(5, 5)] * 16]
 
 
+def test_of_several_answers_the_first_most_answers_have_a_column(tokenizer):
+    several = Example("q", "", "who", "a b c", (Gold("a", 0), Gold("b", 2), Gold("c", 4)))
+    for most, labels in ((1, [(3, 3)]), (2, [(3, 3), (4, 4)]), (7, [(3, 3), (4, 4), (5, 5)])):
+        assert labels_of(make_windows([several], tokenizer, most_answers=most)) == [labels]
+
+
 # ---- against the definition, window by window
 
 

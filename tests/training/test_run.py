@@ -66,6 +66,24 @@ def test_a_small_model_has_a_recipe_of_its_own_and_a_larger_one_the_published(tm
     assert rates == ((3e-4, 0.9) if size == 48 else (3e-5, 1.0))
 
 
+def test_with_most_answers_1_the_first_answer_alone_is_learned(tmp_path, tiny_folder):
+    """As 0.1.0 trained: whatever the other annotators marked, the weights are the same."""
+    folders = [tmp_path / name for name in ("several", "first")]
+    for folder in folders:
+        folder.mkdir()
+        data = json.loads(write_toy_squad(folder / "toy.json", 6).read_text("utf-8"))
+        for paragraph in data["data"][0]["paragraphs"] if folder.name == "several" else []:
+            first_word = {"text": paragraph["context"].split()[0], "answer_start": 0}
+            paragraph["qas"][0]["answers"].append(first_word)
+        (folder / "data.json").write_text(json.dumps(data), "utf-8")
+    small = {"max_seq_length": 64, "doc_stride": 16, "dtype": "float32", "device": "cpu", "batch_size": 4}
+    small |= {"model": tiny_folder, "max_steps": 2}
+    runs = [minibert.train(data=one / "data.json", output_dir=one / "1", most_answers=1, **small) for one in folders]
+    runs.append(minibert.train(data=folders[0] / "data.json", output_dir=folders[0] / "16", **small))
+    several, first, default = [(run.checkpoint / "model.safetensors").read_bytes() for run in runs]
+    assert several == first != default
+
+
 def test_windows_narrower_than_the_default_overlap_need_no_second_setting(tmp_path, tiny_folder):
     run = toy_run(tmp_path, tiny_folder, questions=2, max_steps=1, doc_stride=None)
     assert (run.settings.max_seq_length, run.settings.doc_stride) == (64, 60)  # the largest that 64 allow
