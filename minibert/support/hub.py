@@ -24,6 +24,7 @@ MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 MODEL_FILES = ("*.safetensors", "*.json", "vocab.txt")
 NOT_CACHED = "not in the hub's cache on this machine"
+ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+).*")  # of a model's page
 HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
 
@@ -58,8 +59,14 @@ def find_local(name: str, revision: str | None = None) -> Path | None:
     """
     folder = Path(name) if os.path.isdir(name) else None  # not Path(name).is_dir(), which raises for some names
     if not folder:
+        if address := ADDRESS.fullmatch(name):
+            raise BadInput(name, "", f"expected a name, found an address; write {address[1]}")
         if is_path(name):
-            raise BadInput(name, "", "expected a folder, found a file" if os.path.isfile(name) else "no such folder")
+            what = "expected a folder, found a file" if os.path.isfile(name) else "no such folder"
+            first = name.partition("/")[0]
+            if is_hub_id(name) and os.path.isdir(first):
+                what += f"; the hub is not asked, because {first} is a folder here"
+            raise BadInput(name, "", what)
         if not is_hub_id(name):
             raise BadInput(name, "", "no such folder, and not a valid name on the Hugging Face hub")
         folder = next((home / name for home in model_homes() if (home / name).is_dir()), None)
@@ -70,9 +77,14 @@ def find_local(name: str, revision: str | None = None) -> Path | None:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only mean a folder on this machine: it has more than the one slash of `org/name`, a backslash,
-    or a part that is empty or starts with a dot or a tilde."""
+    """Whether a name means a folder on this machine, not `org/name` of the hub.
+
+    It does if it has another slash, a backslash, or a part that is empty or starts with a dot or a tilde; or if it
+    begins with the folder of our runs or weights, or with any folder that is here.
+    """
     parts = name.split("/")
+    if len(parts) == 2 and (parts[0] in ("runs", "weights") or os.path.isdir(parts[0])):
+        return True
     return len(parts) > 2 or "\\" in name or os.path.isabs(name) or any(part[:1] in ("", ".", "~") for part in parts)
 
 
