@@ -214,7 +214,9 @@ def say_what_is_trained(training: Training, report: LoadReport) -> None:
         counts = count_windows(training.examples, windows, training.tokenizer, settings.max_answer_length)
         say(f"data: {json.dumps(counts)}")
         warn_of_unknown(count_unknown(windows, training.tokenizer), str(settings.model))
+    dropout = "the model's own" if settings.dropout is None else f"{settings.dropout:g}"
     say(
         f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "
-        f"{settings.learning_rate:g}, on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"
+        f"{settings.learning_rate:g}, layer decay {settings.layer_decay:g}, dropout {dropout}, "
+        f"on {training.machine} ({torch.get_num_threads()} threads), into {training.run}"
     )

@@ -77,7 +77,7 @@ def test_a_run_from_start_to_end(command, data, tiny_folder, tmp_path):
     counts = counts_of(done)
     assert counts["questions"] == 25 <= counts["windows"] and counts["too_long"] == 0
     steps = 2 * math.ceil(counts["windows"] / 4)
-    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0003, on cpu, float32"
+    first = f"{steps} steps of 1 x 4 windows, learning rate 0.0003, layer decay 0.9, dropout 0, on cpu, float32"
     for start in (f"{tiny_folder}: ", first, "before training: eval_loss", "epoch 1: eval_loss", "epoch 2: eval_loss"):
         assert any(line.startswith(start) for line in lines), start
     assert any(f"python ask.py --ckpt {out}" in line for line in lines)
