@@ -15,7 +15,7 @@ from typing import Any
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH
 from minibert.commands import flags
-from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle
+from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, repeated_ids
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
 from minibert.support.streams import counted, tell
@@ -56,22 +56,25 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.fix:
         check_output(options)
     is_v2 = options.version_2_with_negative
-    report, top, examples = check_file(options.data, is_v2)
+    report, top, examples = check_file(options.data, is_v2, ids_may_repeat=True)
     if options.fix:
         top, changes = repair(top)
         changes = [Change(line, "NaN -> null") for line in report["nan"]] + changes
         write_copy(Path(options.fix), top, changes)
         report["changes"] = [change._asdict() for change in changes]
-        report["faults_left"], examples, _ = check_content(top, is_v2)
+        report["faults_left"], examples, _ = check_content(top, is_v2, ids_may_repeat=True)
     if options.eval_data:
         report["eval_data"], _, eval_examples = check_file(options.eval_data, is_v2)
         report["eval_data"] |= count_examples(eval_examples)
         report["leakage"] = leakage(examples, eval_examples)
-    report |= count_examples(examples) | (model_part(examples, options) if options.model and examples else {})
+    report |= count_examples(examples) | {"repeated_ids": repeated_ids(examples)}
+    report |= model_part(examples, options) if options.model and examples else {}
     faults = report.get("faults_left", report["faults"])
     if not faults and not has_golds(examples):
         what = "no question has an answer: the file can be answered, but not trained on or scored"
         tell(f"warning: {options.data}: {what}")
+    if report["repeated_ids"]["count"]:
+        tell(f"warning: {options.data}: ids repeat: train takes such a file, evaluate refuses it")
     if options.json:
         print(json.dumps(report, ensure_ascii=True))
     else:
@@ -96,22 +99,24 @@ def changes_of(copy: Path) -> Path:
     return Path(f"{copy}.changes.txt")
 
 
-def check_file(file: str, version_2_with_negative: bool) -> tuple[dict[str, Any], Any, list[Example]]:
+def check_file(
+    file: str, version_2_with_negative: bool, ids_may_repeat: bool = False
+) -> tuple[dict[str, Any], Any, list[Example]]:
     """The report on a file's faults, its content as SQuAD has it, and its good questions."""
     name, top, nan_lines = convert(file)
     check_top(file, top)
-    faults, examples, taken = check_content(top, version_2_with_negative)
+    faults, examples, taken = check_content(top, version_2_with_negative, ids_may_repeat)
     nan = [{"place": line, "what": "NaN is not a JSON value; write null"} for line in nan_lines]
     report = {"data": file, "format": name or "SQuAD", "faults": nan + faults, "taken": taken, "nan": nan_lines}
     return report, top, examples
 
 
 def check_content(
-    top: Any, version_2_with_negative: bool
+    top: Any, version_2_with_negative: bool, ids_may_repeat: bool = False
 ) -> tuple[list[dict[str, str]], list[Example], dict[str, int]]:
     """All faults of the questions, the good questions, and how often something was read that SQuAD writes otherwise."""
     taken: Counter[str] = Counter()
-    records = check_records(top, False, version_2_with_negative, False, taken)
+    records = check_records(top, False, version_2_with_negative, False, taken, ids_may_repeat)
     faults = [{"place": place, "what": record} for place, record in records if isinstance(record, str)]
     return faults, [record for _, record in records if isinstance(record, Example)], dict(taken)
 

@@ -6,6 +6,7 @@ tokenizer. Out: dicts of plain numbers and short lists.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
@@ -52,6 +53,12 @@ def listed(ids: Iterable[str]) -> dict[str, Any]:
     """How many, and the first of them."""
     names = list(ids)
     return {"count": len(names), "ids": names[:SHOWN]}
+
+
+def repeated_ids(examples: Sequence[Example]) -> dict[str, Any]:
+    """The ids of several questions, which a file that is scored must not have."""
+    uses = Counter(example.id for example in examples)
+    return listed(name for name, count in uses.items() if count > 1)
 
 
 def is_divided(example: Example) -> bool:

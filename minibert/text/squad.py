@@ -190,11 +190,16 @@ def keys_of(value: Any) -> str:
 
 
 def check_records(
-    top: Any, training: bool, version_2_with_negative: bool, needs_ids: bool, taken: Counter[str]
+    top: Any,
+    training: bool,
+    version_2_with_negative: bool,
+    needs_ids: bool,
+    taken: Counter[str],
+    ids_may_repeat: bool = False,
 ) -> list[tuple[str, Example | str]]:
     """The place of each question, and its Example or, as text, what is wrong with it. In the order of the file.
 
-    taken: counts non-standard input that was accepted.
+    taken: counts non-standard input that was accepted. In training ids may repeat, too.
     """
     search, first_use = Search(), dict[str, str]()  # id -> place
     records: list[tuple[str, Example | str]] = []
@@ -204,7 +209,7 @@ def check_records(
             continue
         try:
             example = to_example(record, title, context, None if needs_ids else place, search, taken)
-            if not training and first_use.setdefault(example.id, place) != place:
+            if not (training or ids_may_repeat) and first_use.setdefault(example.id, place) != place:
                 where = first_use[example.id]
                 raise ValueError(f"the id was used before, at {where}; to be scored, a file needs unique ids")
             records.append((place, example))

@@ -29,7 +29,7 @@ HUMAN = {  # place -> (the fault, what is said of it, how a person repairs what 
     13: (answer("am bach", 11), "differs in case", answer("am Bach")),
     16: (answer('"Jakob Renz"', 35), "quotation marks", answer("\u201eJakob Renz\u201c")),
     19: ({"question": " "}, "visible character", {"question": "Wer?"}),
-    22: ({"id": "q3"}, "used before", {"id": "q22"}),
+    22: ({"id": ""}, "visible character", {"id": "q22"}),
     25: (answer("Dinkel", "NAN"), "NaN is not a JSON value", None),
 }
 
@@ -136,6 +136,19 @@ def test_the_report_as_json_counts_tokens_only_with_a_model(command, data, vocab
     assert report["windows"]["exact"] == 25 and report["oracle"]["exact_match"] == 100.0
     text = command("check", *words).out
     assert "#####" in text and '"exact_match": 100.0' in text and "windows: {" in text
+
+
+def test_repeated_ids_are_a_fault_only_in_data_to_score(command, tmp_path):
+    """Files of several languages repeat their ids, and train together."""
+    article = json.loads(write_toy_squad(tmp_path / "one.json", 3).read_text("utf-8"))["data"]
+    (tmp_path / "two.json").write_text(json.dumps({"data": article + article[:1]}), "utf-8")
+    done = command("check", "--data", tmp_path / "two.json")
+    assert done.code == 0 and "repeated ids: 3 (q0, q1, q2)\n" in done.out
+    assert done.err.endswith("two.json: ids repeat: train takes such a file, evaluate refuses it\n")
+    report = command("check", "--data", tmp_path / "two.json", "--fix", tmp_path / "fixed.json", "--json").result
+    assert report["repeated_ids"] == {"count": 3, "ids": ["q0", "q1", "q2"]} and report["questions"] == 6
+    done = command("check", "--data", tmp_path / "one.json", "--eval_data", tmp_path / "two.json")
+    assert done.code == 2 and done.out.count("the id was used before") == 3
 
 
 def test_many_faults_are_in_a_file(command, tmp_path, monkeypatch):
