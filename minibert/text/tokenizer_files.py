@@ -20,6 +20,7 @@ from minibert.text.tokenizer_settings import (
     SETTINGS_FILE,
     STAY_TEXT,
     check_class,
+    check_post_processor,
     check_settings,
     settle,
 )
@@ -118,6 +119,7 @@ def parse_tokenizer(content: Any, source: Path) -> tuple[dict[str, int], dict[st
         if not isinstance(part, dict) or part.get("type") != kind:
             raise BadInput(source, key, f"is not of type {kind}; only BERT's own tokenizer is supported")
         parts[key] = part
+    check_post_processor(source, content.get("post_processor"))
     model, normalizer = parts["model"], parts["normalizer"]
     for place, found, expected in (
         ("version", content.get("version"), "1.0"),

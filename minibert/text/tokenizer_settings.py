@@ -26,6 +26,20 @@ SETTINGS = tuple(DEFAULTS)
 FIXED: dict[str, Any] = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
 FIXED |= {"do_basic_tokenize": True, "clean_text": True, "wordpieces_prefix": "##", "auto_map": None}
 FIXED |= {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+FIXED |= {"padding_side": "right", "truncation_side": "right"}
+
+
+def template(pieces: str) -> list[dict[str, Any]]:
+    """A template of tokenizer.json: "[CLS]:0 A:0" is the special token [CLS], then text A, both of token type 0."""
+    pairs = [piece.split(":") for piece in pieces.split()]
+    return [
+        {"Sequence" if name in "AB" else "SpecialToken": {"id": name, "type_id": int(kind)}} for name, kind in pairs
+    ]
+
+
+# What BERT puts around one text and around two; DistilBERT has no token types.
+SINGLE = template("[CLS]:0 A:0 [SEP]:0")
+PAIRS = [template(f"[CLS]:0 A:0 [SEP]:0 B:{kind} [SEP]:{kind}") for kind in (1, 0)]
 
 
 def check_class(file: Path, content: dict[str, Any]) -> None:
@@ -51,6 +65,19 @@ def check_settings(file: Path, settings: dict[str, Any]) -> None:
     if not isinstance(never_split, list) or any(token not in STAY_TEXT for token in never_split):
         what = f"expected null, found {never_split!r}; remove the key to split these words as transformers does"
         raise BadInput(file, "never_split", what)
+
+
+def check_post_processor(file: Path, found: Any) -> None:
+    """BadInput if the `post_processor` of a tokenizer.json puts other special tokens around texts than BERT's."""
+    if isinstance(found, dict) and found.get("type") == "Sequence":
+        inner = found.get("processors")
+        found = inner[0] if isinstance(inner, list) and len(inner) == 1 else found
+    part = found if isinstance(found, dict) else {}
+    kind = part.get("type")
+    is_template = kind == "TemplateProcessing" and part.get("single") == SINGLE and part.get("pair") in PAIRS
+    if found is not None and kind != "BertProcessing" and not is_template:
+        what = f"expected BERT's, [CLS] A [SEP] B [SEP], found another of type {kind!r}; choose a model with BERT's own"
+        raise BadInput(file, "post_processor", what)
 
 
 def settle(in_json: dict[str, Any], settings: dict[str, Any], source: Path) -> dict[str, Any]:

@@ -158,6 +158,23 @@ def test_a_bare_vocabulary_is_cased_if_a_token_has_a_capital_and_is_saved_so(tmp
     assert repr(tokenizer).startswith("<uncased" if is_lower else "<cased")
 
 
+# As minilm, bert-base-uncased and DistilBERT publish it.
+PUBLISHED: dict = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+    ],
+    "special_tokens": {token: {"id": token, "ids": [2], "tokens": [token]} for token in ("[CLS]", "[SEP]")},
+}
+PUBLISHED["pair"] = [
+    *PUBLISHED["single"],
+    {"Sequence": {"id": "B", "type_id": 1}},
+    {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+]
+UNTYPED = json.loads(json.dumps(PUBLISHED).replace('"type_id": 1', '"type_id": 0'))
+
 NO_TYPE = json.loads(json_tokenizer())
 del NO_TYPE["model"]["type"]
 ALIKE = {
@@ -165,6 +182,13 @@ ALIKE = {
     "CRLF": {"vocab.txt": VOCAB["vocab.txt"].replace(b"\n", b"\r\n")},
     "no last line end": {"vocab.txt": VOCAB["vocab.txt"].rstrip(b"\n")},
     "byte order mark": {"vocab.txt": b"\xef\xbb\xbf" + VOCAB["vocab.txt"]},
+    "a template": {"tokenizer.json": json_tokenizer(post_processor=PUBLISHED)},
+    "a template without token types": {"tokenizer.json": json_tokenizer(post_processor=UNTYPED)},
+    "a sequence of one": {
+        "tokenizer.json": json_tokenizer(post_processor={"type": "Sequence", "processors": [PUBLISHED]})
+    },
+    "no post-processor": {"tokenizer.json": json_tokenizer(post_processor=None)},
+    "padded at the right": VOCAB | {CONFIG: {"padding_side": "right", "truncation_side": "right"}},
     "an old tokenizer.json, whose model has no type": {"tokenizer.json": NO_TYPE},
 }
 
@@ -240,6 +264,21 @@ REFUSED = {
     "another normalizer": (changed(normalizer=PRECOMPILED), "normalizer: is not of type"),
     "no normalizer": (changed(normalizer=...), "normalizer: is not of type"),
     "another pre-tokenizer": (changed(pre_tokenizer={"type": "FixedLength", "length": 0}), "pre_tokenizer: is not"),
+    "RoBERTa's separators": (
+        changed(post_processor={"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}),
+        "post_processor: expected BERT's, .* found another of type 'RobertaProcessing'",
+    ),
+    "another template": (
+        changed(post_processor=PUBLISHED | {"pair": PUBLISHED["single"]}),
+        "post_processor: .*Template",
+    ),
+    "two post-processors": (
+        changed(post_processor={"type": "Sequence", "processors": [PUBLISHED, PUBLISHED]}),
+        "post_processor: .*'Sequence'",
+    ),
+    "a post-processor that is a list": (changed(post_processor=[PUBLISHED]), "post_processor: expected"),
+    "padded at the left": (uncased(padding_side="left"), f"{CONFIG}: padding_side: expected .right., found 'left'"),
+    "truncated at the left": (uncased(truncation_side="left"), f"{CONFIG}: truncation_side: "),
     "another version": (changed(version="9.0"), "version: expected '1.0', found '9.0'"),
     "another unknown token": (changed({"unk_token": "x"}), "model.unk_token: expected .* found 'x'"),
     "another prefix": (changed({"continuing_subword_prefix": "@"}), "_prefix: expected '##', found '@'"),
