@@ -43,8 +43,13 @@ OTHER_NAMES = {
     "resume_from_checkpoint": ("resume",),
     "fp16": ("dtype float16",),
     "bf16": ("dtype bfloat16",),
+    "fp16_full_eval": ("dtype float16",),
+    "bf16_full_eval": ("dtype bfloat16",),
+    "use_cpu": ("device cpu",),
+    "no_cuda": ("device cpu",),
 }
-NOT_NEEDED = ("do_train", "do_eval", "do_predict")  # the command says what is done
+# The command says what is done, the tokenizer's files whether letters are lower-cased.
+NOT_NEEDED = ("do_train", "do_eval", "do_predict", "do_lower_case")
 TEXTS = ("Q", "TEXT")  # metavars of flags that may have an empty value
 Options = TypeVar("Options")
 
@@ -66,6 +71,8 @@ class Parser(argparse.ArgumentParser):
                 answers.append(f"--{name} is --{ours[0]} here")
             elif word.startswith("--") and name in NOT_NEEDED:
                 answers.append(f"--{name} is not needed")
+        if re.search(r"(unrecognized arguments:|ignored explicit argument) '?(true|false)\b", message, re.IGNORECASE):
+            message += "; a flag that switches something on takes no value"
         super().error("; ".join(answers) or message)
 
 

@@ -81,8 +81,8 @@ def test_abbreviations_are_refused(command, words):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("train", {"validation_file": "eval_data", "model_name_or_path": "model", "fp16": "dtype"}),
-        ("evaluate", {"validation_file": "data", "model_name_or_path": "ckpt", "bf16": "dtype"}),
+        ("train", {"validation_file": "eval_data", "model_name_or_path": "model", "use_cpu": "device"}),
+        ("evaluate", {"validation_file": "data", "model_name_or_path": "ckpt", "bf16_full_eval": "dtype"}),
         ("ask", {"num_train_epochs": None, "model_name_or_path": "ckpt"}),
         ("windows", {"num_train_epochs": None, "model_name_or_path": "model"}),
     ],
@@ -124,6 +124,15 @@ def test_a_whole_command_line_of_run_qa_is_answered_at_once(command):
     words = "--model_name_or_path bert-base-uncased --dataset_name squad --do_train --learning_rate 3e-5 --fp16=True"
     answers = ["model_name_or_path is --model here", "dataset_name is --data here", "do_train is not needed"]
     command("train", *words.split()).assert_refused("; --".join([*answers, "fp16 is --dtype float16 here"]))
+
+
+@pytest.mark.parametrize("words", ["--version_2_with_negative True", "--version_2_with_negative=false"])
+def test_a_value_after_a_switch_is_said_to_be_none(command, words):
+    command("train", *words.split()).assert_refused("a flag that switches something on takes no value")
+
+
+def test_the_casing_is_the_tokenizers(command):
+    command("train", "--do_lower_case").assert_refused("--do_lower_case is not needed")
 
 
 # --- ranges
