@@ -59,11 +59,11 @@ class LoadReport:
     prefix: str = ""
 
     def __str__(self) -> str:
-        def shorten(names: list[str]) -> str:
-            return f"{len(names)}" + (f" ({', '.join(names[:3])}{', ..' * (len(names) > 3)})" if names else "")
+        def listed(names: list[str]) -> str:
+            return f"{len(names)}" + (f" ({', '.join(names)})" if names else "")
 
         prefix = f", took the prefix {self.prefix!r} off all names" if self.prefix else ""
-        return f"loaded {len(self.loaded)} tensors, new {shorten(self.new)}, ignored {shorten(self.ignored)}{prefix}"
+        return f"loaded {len(self.loaded)} tensors, new {listed(self.new)}, ignored {listed(self.ignored)}{prefix}"
 
 
 def published_names(config: BertConfig) -> dict[str, str]:

@@ -198,6 +198,7 @@ def test_a_published_folder_gives_the_logits_and_tokens_of_transformers(tmp_path
     assert report.new == model.new_parameters == ([] if layout.class_name in (QA, DISTIL_QA) else HEAD)
     assert report.loaded == [name for name in model.state_dict() if name not in report.new]
     assert str(report).startswith(f"loaded {len(report.loaded)} tensors, new {len(report.new)}")
+    assert all(name in str(report) for name in report.ignored)
     assert all(parameter.dtype is torch.float32 and parameter.requires_grad for parameter in model.parameters())
     assert not model.training
     shared = {"bert.": ""}.get(layout.prefix, layout.prefix) if name != "prefix twice" else "bert."
