@@ -104,6 +104,13 @@ def window_length(given: int | None, config: BertConfig, name: str = "--max_seq_
     return min(MAX_SEQ_LENGTH, positions) if given is None else given
 
 
+def check_overlap(given: int | None, length: int) -> None:
+    """BadInput if windows of `length` tokens cannot share so many with their neighbours, whatever the question."""
+    if given is not None and given >= length - 3:
+        what = f"expected less than max_seq_length - 3 = {length - 3}, found {given}; give a smaller one"
+        raise BadInput("--doc_stride", "", what)
+
+
 def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
     """BadInput if the tokenizer has more tokens than the model has embeddings, or no token types, which the model has.
 

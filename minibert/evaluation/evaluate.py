@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.answers.confidence import NOT_FITTED, Answering
-from minibert.answers.predict import load_trained, mean_loss, predict_logits, window_length
+from minibert.answers.predict import check_overlap, load_trained, mean_loss, predict_logits, window_length
 from minibert.answers.spans import EVAL_BATCH_SIZE, MAX_ANSWER_LENGTH, N_BEST_SIZE, search
 from minibert.evaluation.languages import check_language
 from minibert.evaluation.predictions import Evaluation
@@ -63,6 +63,7 @@ def evaluate(
     loaded, loaded_tokenizer, answering = load_trained(model, revision, tokenizer)
     threshold = answering.null_score_diff_threshold if null_score_diff_threshold is None else null_score_diff_threshold
     length = window_length(max_seq_length, loaded.config)
+    check_overlap(doc_stride, length)
     machine = choose_machine(device, dtype)
     overlap = DOC_STRIDE if doc_stride is None else doc_stride
     windows = make_windows(examples, loaded_tokenizer, length, overlap, max_query_length)

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec
 
 import torch
 
-from minibert.answers.predict import check_pair, window_length
+from minibert.answers.predict import check_overlap, check_pair, window_length
 from minibert.evaluation.check import count_windows
 from minibert.evaluation.scorer import has_golds
 from minibert.model.bert import BertConfig, BertForQuestionAnswering
@@ -177,6 +177,7 @@ def read_data(settings: Settings) -> tuple[list[Example], list[Example]]:
 def resolved(settings: Settings, config: BertConfig, machine: Machine) -> Settings:
     """The settings with every default that depends on the model or the machine."""
     length = window_length(settings.max_seq_length, config)
+    check_overlap(settings.doc_stride, length)
     changes: dict[str, Any] = {"dtype": str(machine.dtype).removeprefix("torch."), "max_seq_length": length}
     if settings.doc_stride is None:
         changes["doc_stride"] = min(DOC_STRIDE, length - 4)  # the largest that the settings may hold

@@ -90,6 +90,15 @@ def test_windows_narrower_than_the_default_overlap_need_no_second_setting(tmp_pa
     assert "f1" in minibert.evaluate(run.folder, run.settings.eval_data, max_seq_length=64).scores
 
 
+def test_an_overlap_that_the_models_windows_cannot_have_is_refused_with_its_flag(tmp_path, tiny_folder):
+    """The model has 70 positions, and no other length is given."""
+    says = r"^--doc_stride: expected less than max_seq_length - 3 = 67, found 67"
+    with pytest.raises(BadInput, match=says):
+        toy_run(tmp_path, tiny_folder, questions=2, max_seq_length=None, doc_stride=67)
+    with pytest.raises(BadInput, match=says):
+        minibert.evaluate(tiny_folder, tmp_path / "toy.json", doc_stride=67)
+
+
 def test_a_resumed_run_needs_no_settings_and_ends_as_the_whole_one(finished, half, capfd):
     resumed = minibert.train(output_dir=half, resume=True, eval_data=None)
     for name in ("checkpoint-14/model.safetensors", "checkpoint-14/optimizer.safetensors"):
