@@ -18,6 +18,7 @@ from minibert.commands import flags
 from minibert.evaluation.check import count_examples, count_tokens, count_windows, leakage, oracle, repeated_ids
 from minibert.evaluation.scorer import has_golds
 from minibert.support.errors import BadInput
+from minibert.support.hub import find_folder
 from minibert.support.streams import counted, tell
 from minibert.support.writing import check_target, write_together
 from minibert.text.convert import convert
@@ -25,7 +26,7 @@ from minibert.text.records import Example
 from minibert.text.repair import Change, repair
 from minibert.text.squad import check_records, check_top, escape, shown
 from minibert.text.unknown import count_unknown, warn_of_unknown
-from minibert.text.windows import MAX_SEQ_LENGTH, make_windows
+from minibert.text.windows import make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
 
@@ -38,7 +39,6 @@ class CheckOptions(WindowSettings):
         None, "a second file to check, and to compare with --data for leakage", metavar="FILE"
     )
     model: str | None = option(None, f"whose tokenizer counts tokens: {NAME_OR_DIR}", metavar="NAME_OR_DIR")
-    max_seq_length: int | None = option(None, f"tokens in a window; default {MAX_SEQ_LENGTH}", least=8)
     revision: str | None = option(None, REVISION, metavar="REV")
     fix: str | None = option(None, "write a repaired copy of --data here, in SQuAD's format", metavar="OUT")
     overwrite: bool = option(False, "let --fix replace an existing file")
@@ -131,7 +131,8 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
     """What only a tokenizer can tell: windows, unknown tokens, lengths, and the oracle's scores."""
     from minibert.text.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(str(options.model), options.revision)
+    folder = find_folder(str(options.model), options.revision)
+    tokenizer, options = load_tokenizer(folder), flags.fitted(options, folder)
     windows = make_windows(examples, tokenizer, *options.sizes)
     counts = count_windows(examples, windows, tokenizer, options.max_answer_length)
     warn_of_unknown(count_unknown(windows, tokenizer), str(options.model))

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from minibert.support.errors import BadInput
+from minibert.support.layouts import positions
 from minibert.support.streams import printable, tell
-from minibert.training.settings import value_kinds
+from minibert.text.windows import MAX_SEQ_LENGTH
+from minibert.training.settings import WindowSettings, value_kinds
 
 # What run_qa, run_squad and others call our flags: whoever pastes one of their recipes is told the name here. Where
 # commands have different flags for it, each is answered with its own.
@@ -52,6 +54,7 @@ OTHER_NAMES = {
 NOT_NEEDED = ("do_train", "do_eval", "do_predict", "do_lower_case")
 TEXTS = ("Q", "TEXT")  # metavars of flags that may have an empty value
 Options = TypeVar("Options")
+Cutting = TypeVar("Cutting", bound=WindowSettings)
 
 
 class Parser(argparse.ArgumentParser):
@@ -159,6 +162,17 @@ def make(options: type[Options], values: dict[str, Any]) -> Options:
         return options(**values)
     except BadInput as error:
         raise BadInput(f"--{error.file.removeprefix('--')}", error.where, error.what) from error
+
+
+def fitted(options: Cutting, folder: Path) -> Cutting:
+    """The options with the window length that training takes by default for the model in a folder.
+
+    Unlike `window_length` this needs no torch.
+    """
+    if options.max_seq_length is not None:
+        return options
+    length = min(MAX_SEQ_LENGTH, positions(folder) or MAX_SEQ_LENGTH)
+    return make(type(options), vars(options) | {"max_seq_length": length})
 
 
 def is_same_file(first: str | Path | None, second: str | Path | None) -> bool:

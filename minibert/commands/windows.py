@@ -13,13 +13,13 @@ import numpy as np
 from minibert.commands import flags
 from minibert.evaluation.check import count_windows
 from minibert.support.errors import BadInput
-from minibert.support.hub import DEFAULT_MODEL
+from minibert.support.hub import DEFAULT_MODEL, find_folder
 from minibert.support.streams import printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.unknown import count_unknown, warn_of_unknown
-from minibert.text.windows import MAX_SEQ_LENGTH, Window, make_windows
+from minibert.text.windows import Window, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option
 
 
@@ -29,7 +29,6 @@ class WindowsOptions(WindowSettings):
 
     data: Sequence[str | Path] = option((), "SQuAD JSON, v1.1 or v2.0", metavar="FILE")
     model: str = option(DEFAULT_MODEL, "the model whose tokenizer to use", metavar="NAME_OR_DIR")
-    max_seq_length: int | None = option(None, f"tokens in a window; default {MAX_SEQ_LENGTH}", least=8)
     revision: str | None = option(None, REVISION, metavar="REV")
     show: int = option(0, "print the first N questions' windows", least=0)
 
@@ -40,7 +39,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput("--data", "", "name the SQuAD file to cut into windows")
     # As in training, where ids may repeat; and no question needs a mark to be looked at.
     examples = read_squad(options.data, training=True, version_2_with_negative=True)
-    tokenizer = load_tokenizer(options.model, options.revision)
+    folder = find_folder(options.model, options.revision)
+    tokenizer, options = load_tokenizer(folder), flags.fitted(options, folder)
     windows = make_windows(examples, tokenizer, *options.sizes)
     warn_of_unknown(count_unknown(windows, tokenizer), options.model)
     for i, example in enumerate(examples[: options.show]):

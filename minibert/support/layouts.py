@@ -1,6 +1,6 @@
 """Folders as other programs leave them: where the model lies in one, and what to do where its weights are pickled.
 
-In: a folder. Out: the model's folder inside it, or the words of an error.
+In: a folder. Out: the model's folder inside it, its number of positions, or the words of an error.
 """
 
 import os
@@ -38,6 +38,14 @@ def transformer_module(folder: Path) -> Path | None:
             what = f"expected a folder beside this file, found {name!r}; download the whole repository"
             raise BadInput(file, "path", what)
     return None
+
+
+def positions(folder: Path) -> int | None:
+    """The positions of a folder's model as its config states them, unchecked; None if it does not."""
+    file = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), None)
+    content = read_json(file) if file else None
+    found = content.get("max_position_embeddings") if isinstance(content, dict) else None
+    return found if type(found) is int else None
 
 
 def conversion(folder: str | Path) -> str:

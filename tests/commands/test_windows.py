@@ -1,11 +1,13 @@
 """`minibert windows`: the picture of a question's windows, and the counts."""
 
 import json
+import shutil
 
 from minibert.evaluation.check import count_windows
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
 from minibert.text.windows import make_windows
+from tests.builders import write_toy_squad
 
 
 def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts(command, vocab_folder, tmp_path):
@@ -28,6 +30,23 @@ def test_show_prints_the_windows_with_the_answer_marked_and_ends_with_the_counts
     assert marked and all(words[1:4] == ["copper", "37-43", "'copper'"] for words in marked)
     assert "the label is [CLS]" in done.out  # a window without the answer
     assert command("windows", *words).records == [counts]
+
+
+def test_a_model_with_fewer_positions_has_the_windows_of_training(command, vocab_folder, tmp_path):
+    """Without torch: `check` reads the positions from config.json, or from google's bert_config.json."""
+    data, longer = write_toy_squad(tmp_path / "data.json", 3, words=60), ["--max_seq_length", 64]
+    for config in ("config.json", "bert_config.json"):
+        folder = shutil.copytree(vocab_folder, tmp_path / config.removesuffix(".json"))
+        words = ["--data", data, "--model", folder]
+        assert command("windows", *words).result["windows"] == 3
+        (folder / config).write_text('{"max_position_embeddings": 40}', "utf-8")
+        counts = command("windows", *words).result
+        assert counts["windows"] > 3 and counts == command("windows", *words, "--max_seq_length", 40).result
+        assert command("check", *words, "--json").result["windows"] == counts
+        assert command("windows", *words, *longer).result != counts
+        command("check", *words, "--doc_stride", 37).assert_refused(
+            "--doc_stride: expected less than .* = 37, found 37"
+        )
 
 
 def test_questions_without_marks_and_with_one_id_can_be_looked_at(command, vocab_folder, tmp_path):
