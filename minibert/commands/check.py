@@ -65,9 +65,9 @@ def main(words: Sequence[str] | None = None) -> None:
         report["faults_left"], examples, _ = check_content(top, is_v2, ids_may_repeat=True)
     if options.eval_data:
         report["eval_data"], _, eval_examples = check_file(options.eval_data, is_v2)
-        report["eval_data"] |= count_examples(eval_examples)
+        report["eval_data"] |= count_examples(eval_examples, is_v2)
         report["leakage"] = leakage(examples, eval_examples)
-    report |= count_examples(examples) | {"repeated_ids": repeated_ids(examples)}
+    report |= count_examples(examples, is_v2) | {"repeated_ids": repeated_ids(examples)}
     report |= model_part(examples, options) if options.model and examples else {}
     faults = report.get("faults_left", report["faults"])
     if not faults and not has_golds(examples):
@@ -102,10 +102,15 @@ def changes_of(copy: Path) -> Path:
 def check_file(
     file: str, version_2_with_negative: bool, ids_may_repeat: bool = False
 ) -> tuple[dict[str, Any], Any, list[Example]]:
-    """The report on a file's faults, its content as SQuAD has it, and its good questions."""
+    """The report on a file's faults, its content as SQuAD has it, and its good questions.
+
+    Raises BadInput for a file without any question.
+    """
     name, top, nan_lines = convert(file)
     check_top(file, top)
     faults, examples, taken = check_content(top, version_2_with_negative, ids_may_repeat)
+    if not examples and not faults:
+        raise BadInput(file, "data", "0 questions")
     nan = [{"place": line, "what": "NaN is not a JSON value; write null"} for line in nan_lines]
     report = {"data": file, "format": name or "SQuAD", "faults": nan + faults, "taken": taken, "nan": nan_lines}
     return report, top, examples

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from minibert.answers.spans import MAX_ANSWER_LENGTH, after_marks
-from minibert.evaluation.scorer import exact_match, f1, has_golds, score, score_question
+from minibert.evaluation.scorer import f1, has_golds, needs_version_2, normalize, score, score_question
 from minibert.text.records import Example
-from minibert.text.squad import has_impossible
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.unknown import count_unknown
-from minibert.text.windows import Windows, answer_characters, answer_span, make_windows
+from minibert.text.windows import MOST_ANSWERS, Windows, answer_characters, answer_span, make_windows
 
 SHOWN = 20  # ids listed of each kind
 LABELLED = ("exact", "widened", "narrowed")  # outcomes of answers that tokens cover
@@ -32,13 +31,13 @@ def question_key(example: Example) -> Key:
     return " ".join(example.question.split()).casefold(), example.context
 
 
-def count_examples(examples: Sequence[Example]) -> dict[str, Any]:
+def count_examples(examples: Sequence[Example], version_2_with_negative: bool = False) -> dict[str, Any]:
     """Questions, contexts, answers, and what of them stands twice or contradicts itself."""
     groups: dict[Key, list[Example]] = {}
     for example in examples:
         groups.setdefault(question_key(example), []).append(example)
     return {
-        "version": "2.0" if has_impossible(examples) else "1.1",
+        "version": "2.0" if needs_version_2(examples, version_2_with_negative) else "1.1",
         "questions": len(examples),
         "contexts": len({example.context for example in examples}),
         "answers": sum(len(example.answers) for example in examples),
@@ -62,21 +61,23 @@ def repeated_ids(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def is_divided(example: Example) -> bool:
-    """Whether two of the question's answers share neither a character of the context nor a word."""
-    golds = set(example.answers)
+    """Whether two of the question's first MOST_ANSWERS answers share neither a character of the context nor a word."""
+    golds = list(dict.fromkeys(example.answers))[:MOST_ANSWERS]  # the pairs grow with the square of their number
     spans = [(gold.start, gold.start + len(gold.text), gold.text) for gold in golds]
     return any((a[1] <= b[0] or b[1] <= a[0]) and not f1(a[2], b[2]) for a, b in combinations(spans, 2))
 
 
 def contradict(group: Sequence[Example]) -> bool:
-    """Whether the same question about the same context has answers that share no text, or an answer and none."""
-    for one, other in combinations(group[:SHOWN], 2):
-        if bool(one.answers) != bool(other.answers):
-            return True
-        pairs = [(a.text, b.text) for a in one.answers for b in other.answers]
-        if pairs and not any(exact_match(a, b) or f1(a, b) for a, b in pairs):
-            return True
-    return False
+    """Whether the same question about the same context has answers that share no word, or an answer and none.
+
+    Normalized texts without any word, such as two commas, are equal.
+    """
+    first = group[:SHOWN]
+    words = [
+        {word for text in {gold.text for gold in one.answers} for word in normalize(text).split() or [""]}
+        for one in first
+    ]
+    return any(bool(one) != bool(other) or (one and one.isdisjoint(other)) for one, other in combinations(words, 2))
 
 
 def leakage(examples: Sequence[Example], eval_examples: Sequence[Example]) -> dict[str, Any]:
@@ -173,6 +174,8 @@ def oracle(examples: Sequence[Example], tokenizer: Tokenizer, sizes: Sequence[in
     for w in np.flatnonzero((starts > 0) & (ends - starts < max_answer_length)):
         window = windows[int(w)]
         i, _ = owners[window.example]
+        if best[i] == (1.0, 1.0):
+            continue
         start, end = window.offsets[window.start_position, 0], window.offsets[window.end_position, 1]
         text = examples[i].context[start : after_marks(examples[i].context, end)]
         scores = score_question(examples[i], text, False)[:2]

@@ -151,6 +151,31 @@ def test_repeated_ids_are_a_fault_only_in_data_to_score(command, tmp_path):
     assert done.code == 2 and done.out.count("the id was used before") == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.json", '{"data": []}'),
+        ("d.json", '{"data": [{"paragraphs": []}]}'),
+        ("d.json", "[]"),
+        ("d.csv", "id,context,question,answer\n"),
+    ],
+)
+def test_a_file_without_a_question_is_refused_and_not_repaired(command, data, tmp_path, name, content):
+    (tmp_path / name).write_text(content, "utf-8")
+    command("check", "--data", tmp_path / name, "--fix", tmp_path / "out.json").assert_refused(
+        f"{name}: data: 0 questions"
+    )
+    assert not (tmp_path / "out.json").exists()
+    command("check", "--data", data, "--eval_data", tmp_path / name).assert_refused(f"{name}: data: 0 questions")
+
+
+def test_the_flag_for_unmarked_questions_decides_the_version(command, tmp_path):
+    data = tmp_path / "data.json"
+    records = [{"id": "a", "question": "Was?"} | answer("Dinkel"), {"id": "b", "question": "Wann?", "answers": []}]
+    data.write_text(json.dumps([{"context": CONTEXT, "qas": records}]), "utf-8")
+    assert "version: 2.0" in command("check", "--data", data, "--version_2_with_negative").out
+
+
 def test_many_faults_are_in_a_file(command, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     content = nine_faults()

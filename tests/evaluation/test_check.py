@@ -27,6 +27,8 @@ def test_what_stands_twice_or_contradicts_itself_is_counted():
         ask("f", "where ?", is_impossible=True),
         ask("g", "where ?", "basel"),  # f again, which says the opposite
     ]
+    unmarked = [*examples[:5], ask("h", "why ?")]
+    assert [count_examples(unmarked, flag)["version"] for flag in (False, True)] == ["1.1", "2.0"]
     counts = count_examples(examples)
     assert {name: counts[name] for name in ("version", "questions", "contexts", "answers", "unanswered")} == {
         "version": "2.0",
@@ -38,6 +40,17 @@ def test_what_stands_twice_or_contradicts_itself_is_counted():
     assert counts["duplicate_questions"] == {"count": 3, "ids": ["b", "d", "g"]}
     assert counts["contradictory_duplicates"] == {"count": 2, "ids": ["c", "f"]}
     assert counts["disjoint_answers"] == {"count": 1, "ids": ["c"]}
+
+
+def test_contradictions_and_disjoint_answers_of_many_answers_take_no_quadratic_time_or_memory():
+    many = tuple(Gold(f"w{i}", 0) for i in range(10_000))
+    agreeing = [Example("a", "", "when ?", CONTEXT, many), Example("b", "", "when ?", CONTEXT, many[-1:])]
+    opposed = [Example("c", "", "who ?", CONTEXT, many), Example("d", "", "who ?", CONTEXT, (Gold("basel", 13),))]
+    counts = count_examples(agreeing + opposed)
+    assert counts["contradictory_duplicates"] == {"count": 1, "ids": ["c"]}
+    assert counts["disjoint_answers"] == {"count": 0, "ids": []}
+    commas = [ask(name, "why ?", text, context=", ;") for name, text in (("e", ","), ("f", ";"))]
+    assert count_examples(commas)["contradictory_duplicates"]["count"] == 0  # both normalize to nothing
 
 
 def test_leakage_is_what_stands_in_both_files():
