@@ -24,7 +24,7 @@ from minibert.support.errors import BadInput
 from minibert.support.machine import Machine, choose_machine
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.unknown import count_unknown
+from minibert.text.unread import count_unread, warn_of_unread
 from minibert.text.windows import make_windows
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class QuestionAnswering:
     ):
         self.model, self.tokenizer = prepare_to_answer(model.eval(), machine), tokenizer
         self.machine, self.defaults, self.answering = machine, defaults, answering
+        self.is_warned = False  # of what the model does not read
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -149,17 +150,24 @@ class QuestionAnswering:
     ) -> list[Prediction]:
         """The `top_k` best spans of each example, with their logits.
 
-        is_shown: show how far it has come. counts: adds up what `count_unknown` counts.
+        is_shown: show how far it has come. counts: adds up what `count_unread` counts; without it, the reader's first
+        call that has something to warn of does so.
         """
         chosen = merge(self.defaults, options)
         length = window_length(chosen["max_seq_len"], self.model.config, "max_seq_len")
         predictions: list[Prediction] = []
+        unread = Counter[str]()
         for part in parts(examples):
             windows = make_windows(part, self.tokenizer, length, chosen["doc_stride"], chosen["max_question_len"])
-            if counts is not None:
-                counts.update(count_unknown(windows, self.tokenizer))
+            unread.update(count_unread(part, windows, self.tokenizer))
             logits = predict_logits(self.model, windows, self.machine, chosen["batch_size"], is_shown)
             predictions += search(windows, *logits, part, chosen["top_k"], chosen["max_answer_len"])
+        # One question with many texts is one question.
+        unread["truncated"] = min(unread["truncated"], len({example.question for example in examples}))
+        if counts is not None:
+            counts.update(unread)
+        elif not self.is_warned:
+            self.is_warned = warn_of_unread(unread, "the model")
         return predictions
 
     def rank(

@@ -31,7 +31,7 @@ from minibert.support.page import is_filled
 from minibert.support.streams import json_line, printable, tell
 from minibert.support.writing import check_target, write_atomically
 from minibert.text.records import text_fault
-from minibert.text.unknown import warn_of_unknown
+from minibert.text.unread import warn_of_unread
 from minibert.training.settings import DTYPES, PRECISION, CheckpointSettings, MachineSettings, WindowSettings, option
 
 LOW_CONFIDENCE = 0.5  # below it, an answer is more likely wrong than right
@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
         try:
             answer_stream(partial(ask_each, reader, options, counts), options.input, options.output, options.batch_size)
         finally:  # once, for all lines
-            warn_of_unknown(counts, str(options.ckpt))
+            warn_of_unread(counts, str(options.ckpt))
     else:
         answer_questions(reader, documents, options)
 
@@ -159,13 +159,11 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
     if options.json:  # as the stream: JSON is UTF-8 whatever the terminal
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
-    counts = Counter[str]()
+    counts, is_warned = Counter[str](), False
     for question in [options.question] if options.question is not None else typed_questions():
         spans = max(searched(options), spans_needed(options.top_k, len(texts), options.max_answer_length))
-        is_first = not counts
         predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True, counts=counts)
-        if is_first:
-            warn_of_unknown(counts, str(options.ckpt))
+        is_warned = is_warned or warn_of_unread(counts, str(options.ckpt))
         for one in find_best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}
@@ -184,7 +182,7 @@ def searched(options: AskOptions) -> int:
 def ask_each(
     reader: QuestionAnswering, options: AskOptions, counts: Counter[str], questions: list[str], contexts: list[str]
 ) -> list[list[dict[str, Any]]]:
-    """The answers to each question in its own context, as dicts. counts: adds up what `count_unknown` counts."""
+    """The answers to each question in its own context, as dicts. counts: adds up what `count_unread` counts."""
     predictions = reader.predictions(pair(questions, contexts), {}, counts=counts)
     return [[to_row(one) for one in find_best([prediction], reader, options)] for prediction in predictions]
 

@@ -25,7 +25,7 @@ from minibert.text.convert import convert
 from minibert.text.records import Example
 from minibert.text.repair import Change, repair
 from minibert.text.squad import check_records, check_top, escape, shown
-from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.unread import count_unread, warn_of_unread
 from minibert.text.windows import make_windows
 from minibert.training.settings import NAME_OR_DIR, REVISION, WindowSettings, option
 
@@ -140,7 +140,7 @@ def model_part(examples: Sequence[Example], options: CheckOptions) -> dict[str, 
     tokenizer, options = load_tokenizer(folder), flags.fitted(options, folder)
     windows = make_windows(examples, tokenizer, *options.sizes)
     counts = count_windows(examples, windows, tokenizer, options.max_answer_length)
-    warn_of_unknown(count_unknown(windows, tokenizer), str(options.model))
+    warn_of_unread(count_unread(examples, windows, tokenizer), str(options.model))
     return {
         "windows": counts,
         "tokens": count_tokens(windows),

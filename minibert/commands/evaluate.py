@@ -211,7 +211,8 @@ def score_model(folder: Path, options: EvaluateOptions, command: str) -> None:
     if not ranks.is_main():
         return
     if not evaluation.scores:
-        tell(f"{data} has no answers: there is nothing to score")
+        never_empty = '; "no answer" is not predicted without --version_2_with_negative'
+        tell(f"{data} has no answers: there is nothing to score{'' if evaluation.is_version_2 else never_empty}")
     elif options.calibration:
         evaluation.scores.update(evaluation_trust(examples, evaluation, options.metric_language))
     source = source_of(evaluation, folder, options, command) if options.is_analysed else None

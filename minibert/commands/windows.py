@@ -18,7 +18,7 @@ from minibert.support.streams import printable
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
-from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.unread import count_unread, warn_of_unread
 from minibert.text.windows import Window, make_windows
 from minibert.training.settings import REVISION, WindowSettings, option
 
@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = find_folder(options.model, options.revision)
     tokenizer, options = load_tokenizer(folder), flags.fitted(options, folder)
     windows = make_windows(examples, tokenizer, *options.sizes)
-    warn_of_unknown(count_unknown(windows, tokenizer), options.model)
+    warn_of_unread(count_unread(examples, windows, tokenizer), options.model)
     for i, example in enumerate(examples[: options.show]):
         gold = repr(example.answers[0].text) if example.answers else "none"
         if len(example.answers) > 1:

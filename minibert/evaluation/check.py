@@ -17,7 +17,7 @@ from minibert.answers.spans import MAX_ANSWER_LENGTH, after_marks
 from minibert.evaluation.scorer import f1, has_golds, needs_version_2, normalize, score, score_question
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.unknown import count_unknown
+from minibert.text.unread import count_unread
 from minibert.text.windows import MOST_ANSWERS, Windows, answer_characters, answer_span, make_windows
 
 SHOWN = 20  # ids listed of each kind
@@ -105,16 +105,16 @@ def count_windows(
     outcomes = [outcome(example, context_offsets(windows, *bounds[i : i + 2])) for i, example in enumerate(examples)]
     starts, ends = windows.start_positions[:, 0], windows.end_positions[:, 0]
     held = len(np.unique(windows.example[ends > 0]))
-    question_tokens = [len(ids) for ids, _ in tokenizer.encode([example.question.strip() for example in examples])]
+    unread = count_unread(examples, windows, tokenizer)
     return {
         "questions": len(examples),
         "windows": len(windows),
         **{name: outcomes.count(name) for name in (*LABELLED, "unanswered", "untokenized")},
         "lost": sum(name in LABELLED for name in outcomes) - held,
-        "cut_questions": int((windows.context_start[bounds[:-1]] - 2 < question_tokens).sum()),
+        "cut_questions": unread["truncated"],
         "too_long": int((ends - starts >= max_answer_length).sum()),
         "duplicate_questions": len(examples) - len({question_key(example) for example in examples}),
-        "unknown_tokens": count_unknown(windows, tokenizer)["unknown"],
+        "unknown_tokens": unread["unknown"],
     }
 
 

@@ -26,7 +26,7 @@ from minibert.support.streams import counted
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import Tokenizer
-from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.unread import count_unread, warn_of_unread
 from minibert.text.windows import DOC_STRIDE, MAX_QUERY_LENGTH, Windows, make_windows
 
 
@@ -54,7 +54,7 @@ def evaluate(
     model: a folder, a hub id, or a loaded model, which needs its tokenizer and stays as it is. data: a SQuAD file,
     files, or examples. The other parameters are the flags of `evaluate.py`. A null threshold of None is that of
     the model's `answering.json`, or 0.0 without one. Raises BadInput for a model that cannot answer and for data that
-    cannot be read. Warns on stderr if the model's vocabulary lacks the language of the data.
+    cannot be read. Warns on stderr of what the model does not read of the data, see `unread.py`.
     """
     check_language(metric_language)
     examples: list[Any] = [data] if isinstance(data, (str, Path)) else list(data)
@@ -69,7 +69,7 @@ def evaluate(
     windows = make_windows(examples, loaded_tokenizer, length, overlap, max_query_length)
     if ranks.is_main():
         name = "the model" if isinstance(model, BertForQuestionAnswering) else model
-        warn_of_unknown(count_unknown(windows, loaded_tokenizer), name)
+        warn_of_unread(count_unread(examples, windows, loaded_tokenizer), name)
     return evaluate_windows(
         prepare_to_answer(loaded, machine),
         examples,

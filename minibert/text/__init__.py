@@ -12,6 +12,6 @@ Its files, in the order in which they import each other:
     tokenizer_files     a folder's tokenizer files -> vocabulary, settings and added tokens
     tokenizer           text -> token ids with character offsets, as BERT splits it
     windows             examples -> windows that fit the model, with their labels
-    unknown             how much of a text a vocabulary lacks
+    unread              what a model does not read of a text
     batches             windows -> padded tensors, and which of them each step takes
 """

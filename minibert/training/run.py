@@ -31,7 +31,7 @@ from minibert.support.machine import Machine, choose_machine, keep_memory, try_c
 from minibert.text.records import Example
 from minibert.text.squad import read_squad
 from minibert.text.tokenizer import load_tokenizer
-from minibert.text.unknown import count_unknown, warn_of_unknown
+from minibert.text.unread import count_unread, warn_of_unread
 from minibert.text.windows import DOC_STRIDE, make_windows
 from minibert.training.card import write_card
 from minibert.training.consistency import check_facts, check_ranks, facts_of, resumed_settings
@@ -214,7 +214,7 @@ def say_what_is_trained(training: Training, report: LoadReport) -> None:
         windows = training.plan.windows
         counts = count_windows(training.examples, windows, training.tokenizer, settings.max_answer_length)
         say(f"data: {json.dumps(counts)}")
-        warn_of_unknown(count_unknown(windows, training.tokenizer), str(settings.model))
+        warn_of_unread(count_unread(training.examples, windows, training.tokenizer), str(settings.model))
     dropout = "the model's own" if settings.dropout is None else f"{settings.dropout:g}"
     say(
         f"{total} steps of {training.plan.micro_batches_per_step} x {settings.batch_size} windows, learning rate "

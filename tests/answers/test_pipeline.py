@@ -53,6 +53,16 @@ def assert_same(results, expected) -> None:
         assert results == expected | {"score": pytest.approx(expected["score"], abs=1e-5)}
 
 
+def test_a_reader_warns_once_of_truncated_questions(reader, monkeypatch, capsys):
+    monkeypatch.setattr(reader, "is_warned", False)
+    reader("a b", SHORT, max_question_len=2)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        reader.rank("a b c", [SHORT, LONG], max_question_len=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: truncated 1 question to the tokens that fit") and "max_question_len" in line
+
+
 @pytest.mark.parametrize("context", [SHORT, LONG, *ODD])
 def test_answers_are_different_slices_of_the_context_best_first(qa, context):
     answers = qa(WHO, context, top_k=20)

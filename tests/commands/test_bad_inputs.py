@@ -266,8 +266,9 @@ def test_strange_text_goes_through_each_command_unchanged(call, work):
     paragraphs.append({"context": "the clock of iron", "qas": [answer]})
     (work / "data.json").write_text(json.dumps({"data": [{"title": "<i>", "paragraphs": paragraphs}]}), "utf-8")
     done = call(work, f"{EVALUATE} --null_score_diff_threshold 1e9")
-    assert (done.code, done.err.count("\n")) == (0, 2) and done.result["NoAns_total"] == len(STRANGE)
-    assert "of the tokens are [UNK]" in done.err.splitlines()[0]  # and then by which rules it was scored
+    assert (done.code, done.err.count("\n")) == (0, 3) and done.result["NoAns_total"] == len(STRANGE)
+    lines = done.err.splitlines()  # the last says by which rules it was scored
+    assert "of the tokens are [UNK]" in lines[0] and f"truncated {len(STRANGE)} questions" in lines[1]
     nbest = json.loads((work / "out/nbest_predictions.json").read_text("utf-8"))
     for paragraph, rows in zip(paragraphs, nbest.values()):
         assert rows and all(paragraph["context"][row["start"] : row["end"]] == row["text"] for row in rows)

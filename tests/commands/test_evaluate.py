@@ -161,7 +161,11 @@ def test_the_flags_reach_the_scores_and_the_files(evaluate, files, tmp_path):
 
 def test_data_without_answers_is_predicted_and_not_scored(evaluate, files, tmp_path):
     out = tmp_path / "out.json"
+    flag = "--version_2_with_negative"
+    done = evaluate("--data", files["BARE"], "--predictions", tmp_path / "v2" / "predictions.json", *SIZES, flag)
+    assert "nothing to score" in done.err and flag not in done.err and (tmp_path / "v2/null_odds.json").is_file()
     done = evaluate("--data", files["BARE"], "--predictions", out, *SIZES)
+    assert f'nothing to score; "no answer" is not predicted without {flag}' in done.err
     assert (done.code, done.result) == (0, {"total": 4})
     assert "no answers" in done.err
     for example in read_squad(files["BARE"]):

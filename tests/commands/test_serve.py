@@ -47,6 +47,13 @@ def test_it_answers_as_the_pipeline_does_and_logs_no_question(server, capfd):
     assert server.server_address[0] == "127.0.0.1"  # it listens on the loopback address alone
 
 
+def test_a_language_that_the_vocabulary_lacks_is_said_once(server, monkeypatch, capfd):
+    monkeypatch.setattr(server.reader, "is_warned", False)
+    for _ in range(2):
+        assert ask(server, "\u0e01 \u0e02 ?", "\u0e01 \u0e02")[0] == 200
+    assert capfd.readouterr().err.count("of the tokens are [UNK]") == 1
+
+
 def test_a_calibrated_model_answers_with_confidence_and_by_its_threshold(server, monkeypatch):
     fitted = Answering(-1000.0, confidence={"bias": 0.4, "log_score": 0.0, "score": 0.0, "log_length": 0.0})
     monkeypatch.setattr(server.reader, "answering", fitted)

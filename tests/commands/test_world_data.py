@@ -105,6 +105,36 @@ def test_every_command_that_reads_with_a_model_warns_of_a_language_that_it_lacks
 
 
 @pytest.mark.parametrize(
+    ("words", "questions"),
+    [
+        ("evaluate --ckpt MODEL --data DATA", "1 question"),
+        ("calibrate --ckpt MODEL --data DATA", "1 question"),
+        ("compare MODEL predictions.json --data DATA", "1 question"),
+        ("windows --model MODEL --data DATA", "1 question"),
+        ("check --model MODEL --data DATA", "1 question"),
+        ("ask --ckpt MODEL --context_file TEXT OTHER --question LONG", "1 question"),
+        ("ask --ckpt MODEL --context_file TEXT", "1 question"),  # typed questions, of which the second is long
+        ("ask --ckpt MODEL --input LINES --batch_size 1", "2 questions"),
+    ],
+)
+def test_every_command_that_reads_with_a_model_warns_of_truncated_questions(
+    command, tiny_folder, tmp_path, write, monkeypatch, words, questions
+):
+    monkeypatch.chdir(tmp_path)
+    question = 70 * "a "
+    files = {"MODEL": shutil.copytree(tiny_folder, tmp_path / "model"), "TEXT": tmp_path / "t.txt", "LONG": question}
+    files |= {"DATA": write("d.json", record("1", "b", "a b c", question=question), context="a b c")}
+    files |= {"LINES": tmp_path / "l.jsonl", "OTHER": tmp_path / "o.txt"}
+    (tmp_path / "predictions.json").write_text('{"1": "b"}', "utf-8")
+    for name in ("TEXT", "OTHER"):
+        files[name].write_text("a b c", "utf-8")
+    files["LINES"].write_text(2 * (json.dumps({"question": question, "context": "a b c"}) + "\n"), "utf-8")
+    done = command(*(files.get(word, word) for word in words.split()), stdin=f"a ?\n{question}\n\n".encode())
+    assert done.code == 0 and done.err.count("truncated") == 1
+    assert f"warning: truncated {questions} to the tokens that fit" in done.err
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("id,question,context,answer\n1,When?,Made in 1871.,1871\n", "is a CSV or TSV table, .*minibert check --data"),

@@ -1,0 +1,51 @@
+"""What a model does not read of a text: characters that its vocabulary lacks, and the ends of long questions.
+
+A character that no token holds becomes [UNK], and with it its word. A question is truncated to `max_query_length`
+tokens. A model answers all the same, from what is left. In: windows and their tokenizer. Out: counts, and warnings on
+stderr.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from minibert.support.streams import counted, tell
+from minibert.text.records import Example
+from minibert.text.tokenizer import Tokenizer
+from minibert.text.windows import Windows
+
+MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
+
+
+def count_unread(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> Counter[str]:
+    """Count the `tokens` of questions and contexts in all windows, those that are `unknown` ([UNK]), and the questions
+    that are `truncated`.
+    """
+    specials = 3 * len(windows)  # [CLS] and two [SEP]
+    unknown = int((windows.ids == tokenizer.unk_id).sum())
+    kept = windows.context_start[np.searchsorted(windows.example, np.arange(len(examples)))] - 2  # of each question
+    most = int(kept.max(initial=0))
+    longest = [
+        example.question.strip() for example, size in zip(examples, kept) if size == most
+    ]  # all truncated ones are among them
+    truncated = sum(len(ids) > most for ids, _ in tokenizer.encode(longest))
+    return Counter(tokens=len(windows.ids) - specials, unknown=unknown, truncated=truncated)
+
+
+def warn_of_unread(counts: Mapping[str, int], model: str | os.PathLike) -> bool:
+    """Warn if so many tokens are [UNK] that the model can hardly read the texts, and if questions are truncated.
+
+    counts: of `count_unread`, perhaps of several sets of windows together. model: the name of the tokenizer's model.
+    Returns whether there was something to warn of.
+    """
+    share = counts["unknown"] / max(1, counts["tokens"])
+    is_foreign = share > MOST_UNKNOWN and counts["unknown"] > 1  # not for one emoji in a short text
+    if is_foreign:
+        lacks = f"the vocabulary of {model} lacks this language or its characters"
+        tell(f"warning: {share:.1%} of the tokens are [UNK]: {lacks}")
+    if truncated := counts["truncated"]:
+        remedy = "a larger max_query_length (max_question_len in a pipeline) keeps more"
+        tell(f"warning: truncated {counted(truncated, 'question')} to the tokens that fit; {remedy}")
+    return is_foreign or truncated > 0
