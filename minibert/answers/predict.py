@@ -19,12 +19,14 @@ from minibert.support.errors import BadInput
 from minibert.support.hub import find_folder
 from minibert.support.machine import Machine
 from minibert.support.progress import over
+from minibert.support.streams import tell
 from minibert.text.batches import collate, prediction_batches, split
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer, load_tokenizer
 from minibert.text.windows import MAX_SEQ_LENGTH, Windows, flat_rows
 
 CHARACTERS = 10_000_000  # of the contexts that are cut into windows at once; they take about 100 MB
+MOST_PADDING = 1024  # rows without a token; bert-base-cased has 1,526 tokens fewer than bert-base-uncased
 LARGEST_LOGIT = 1e30  # sums of two stay finite in float32; a trained model's are below 100
 SHORTEST_WINDOW = 8  # tokens
 
@@ -114,13 +116,16 @@ def check_overlap(given: int | None, length: int) -> None:
 def check_pair(model: BertForQuestionAnswering, tokenizer: Tokenizer, name: str | os.PathLike) -> None:
     """BadInput if the tokenizer has more tokens than the model has embeddings, or no token types, which the model has.
 
-    Fewer tokens are common: embedding tables are padded. Without token types, `transformers` gives the model other
-    inputs than we do.
+    A few tokens fewer are common, because embedding tables are padded; many fewer are a warning. Without token types,
+    `transformers` gives the model other inputs than we do.
     """
     rows = model.config.vocab_size
     if tokenizer.vocab_size > rows:
         what = f"the model has {rows} tokens, the tokenizer {tokenizer.vocab_size}; use the tokenizer of this model"
         raise BadInput(name, "vocab_size", what)
+    if rows - tokenizer.vocab_size > MOST_PADDING and ranks.is_main():
+        what = f"the model has {rows} tokens, the tokenizer only {tokenizer.vocab_size}; is it of another model?"
+        tell(f"warning: {name}: vocab_size: {what}")
     names = tokenizer.input_names
     wants_types = names is None or (isinstance(names, list) and "token_type_ids" in names)
     if model.config.type_vocab_size and not wants_types:

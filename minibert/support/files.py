@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,13 +19,9 @@ from minibert.support.errors import BadInput
 
 NOT_JSON = " is not a JSON value"
 
-# What a file that is not JSON starts with, after whitespace.
-OTHER_FORMATS = {
-    b"version https://git-lfs": "is a git-LFS pointer, not the file; run `git lfs pull`",
-    b"<": "looks like HTML or XML, not JSON; download the raw file",
-}
-# What a file that is not text starts with.
+# What a file that is not the text it should be starts with.
 NOT_TEXT = {
+    b"version https://git-lfs": "is a git-LFS pointer, not the file; run `git lfs pull`",
     b"%PDF-": "is a PDF; save it as plain text first, for example with `pdftotext`",
     b"\x1f\x8b": "is compressed with gzip; gunzip it first",
     b"\xfd7zXZ\0": "is compressed with xz; decompress it first with `unxz`",
@@ -52,9 +49,8 @@ def read_json(file: str | os.PathLike, constant: Callable[[str], Any] | None = N
     constant: what to do with NaN and Infinity instead, a function of the word that returns the value.
     """
     raw = read_bytes(file)
-    for start, what in OTHER_FORMATS.items():
-        if raw.lstrip().startswith(start):
-            raise BadInput(file, "", what)
+    if raw.lstrip().startswith(b"<"):
+        raise BadInput(file, "", "looks like HTML or XML, not the data; download the raw file")
     text = decode(file, raw)
     if not text.strip():
         raise BadInput(file, "", "the file is empty")
@@ -115,7 +111,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {key!r} appears twice in one object")
+        named = reprlib.repr(dict([pair for pair in pairs if pair[0] == "id"] or pairs[:2]))  # to find it by
+        raise ValueError(f"the key {key!r} appears twice in one object, the one with {named}")
     return result
 
 

@@ -6,12 +6,12 @@ A published folder has up to five such files, and they can contradict each other
 
 import json
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.support.errors import BadInput
-from minibert.support.files import read_json
+from minibert.support.files import decode, read_json
 from minibert.support.streams import tell
 from minibert.text.records import text_fault
 from minibert.text.tokenizer_settings import (
@@ -28,6 +28,7 @@ from minibert.text.tokenizer_settings import (
 ADDED_FILE, SPECIAL_FILE = "added_tokens.json", "special_tokens_map.json"
 # Saved with a model byte for byte, so that other libraries read the folder as they would the original.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", SETTINGS_FILE, ADDED_FILE, SPECIAL_FILE)
+FEW_CAPITALS = 0.01  # share of the tokens; bert-base-cased has 0.29
 MOST_TOKENS = 10_000_000  # in a vocabulary; a larger id would allocate gigabytes
 
 CACHED = re.compile(r"[0-9a-f]{30,64}|[A-Z0-9]+-s\d+--.+")  # a file's name in the hub's or DVC's cache; in git-annex
@@ -79,6 +80,10 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         vocab, chosen = parse_vocab(files["vocab.txt"], source), {key: settings.get(key) for key in SETTINGS}
         if chosen["do_lower_case"] is None:
             chosen["do_lower_case"] = settings["do_lower_case"] = not has_capitals(vocab)
+    if what := casing_fault(vocab, is_lower := chosen["do_lower_case"] is not False):
+        is_stated = stated.get("do_lower_case") is is_lower
+        place = f"{folder / SETTINGS_FILE}: do_lower_case" if is_stated else f"{source}: normalizer.lowercase"
+        tell(f"warning: {place}: {what}")
     if settings != stated:
         # Every later reader of a saved folder takes the same casing, and the class that the saved config.json lacks.
         files[SETTINGS_FILE] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
@@ -146,10 +151,7 @@ def parse_vocab(raw: bytes, source: Path) -> dict[str, int]:
 
     Of two equal tokens the later one counts, as in transformers. An empty line is not a token.
     """
-    try:
-        lines = raw.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise BadInput(source, f"byte {error.start}", "is not UTF-8; convert the file") from error
+    lines = decode(source, raw).split("\n")
     vocab: dict[str, int] = {}
     repeated = []
     for number, line in enumerate(lines):
@@ -170,7 +172,22 @@ def has_capitals(vocab: dict[str, int]) -> bool:
     Tokens in brackets are special in every vocabulary: "[CLS]", and the "<S>" and "<T>" of Google's uncased Chinese and
     multilingual ones.
     """
-    return any(token != token.lower() for token in vocab if (token[:1], token[-1:]) not in (("[", "]"), ("<", ">")))
+    return any(token != token.lower() for token in ordinary_tokens(vocab))
+
+
+def ordinary_tokens(vocab: Iterable[str]) -> list[str]:
+    return [token for token in vocab if (token[:1], token[-1:]) not in (("[", "]"), ("<", ">"))]
+
+
+def casing_fault(vocab: dict[str, int], is_lower: bool) -> str:
+    """How the vocabulary contradicts its casing, "" if it does not. A few capitals prove nothing."""
+    tokens = ordinary_tokens(vocab)
+    capitals = sum(token != token.lower() for token in tokens)
+    if is_lower and capitals > FEW_CAPITALS * len(tokens):
+        return f"true, but {capitals} of {len(tokens)} tokens have a capital, and never match; false for a cased model"
+    if not is_lower and not capitals and any(token != token.upper() for token in tokens):
+        return "false, but no token has a capital: a word with one becomes [UNK]; true for an uncased model"
+    return ""
 
 
 def added_tokens(folder: Path, settings: dict[str, Any], content: dict[str, Any]) -> list[AddedToken]:

@@ -88,14 +88,18 @@ def test_windows_longer_than_the_models_positions_are_refused():
         window_length(71, tiny_config(), "size")
 
 
-@pytest.mark.parametrize(("rows", "is_refused"), [(-1, True), (0, False), (127, False), (5000, False)])
-def test_a_model_may_have_any_rows_without_a_token_but_no_token_without_a_row(tokenizer, rows, is_refused):
+@pytest.mark.parametrize(("rows", "is_refused"), [(-1, True), (0, False), (127, False), (1024, False), (1526, False)])
+def test_a_model_may_have_any_rows_without_a_token_but_no_token_without_a_row(tokenizer, rows, is_refused, capsys):
     model = SimpleNamespace(config=tiny_config(vocab_size=len(VOCABULARY) + rows))
     if is_refused:
         with pytest.raises(BadInput, match=f"^name: vocab_size: .*{len(VOCABULARY)}"):
             check_pair(model, tokenizer, "name")
     else:
         check_pair(model, tokenizer, "name")
+        warned = capsys.readouterr().err.startswith(
+            f"warning: name: vocab_size: the model has {len(VOCABULARY) + rows} "
+        )
+        assert warned is (rows > 1024)  # more than any padding
 
 
 @pytest.mark.parametrize("names", [["input_ids", "attention_mask"], [], "token_type_ids", 5])

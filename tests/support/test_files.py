@@ -49,7 +49,9 @@ BAD_JSON = [
     ("-Infinity", b'{"data": -Infinity}', "", "-Infinity"),
     ("a number that becomes infinite", b'{"data": 1e999}', "", "1e999"),
     ("a string without an end, and a million quotes", b'[NaN, "' + b'\\"' * 1_000_000, "line 1", "NaN"),
-    ("a key twice", b'{"data": {"id": "q0", "x": 1, "id": "q1"}}', "", "'id' .*twice"),
+    ("a key twice", b'{"data": {"id": "q0", "x": 1, "id": "q1"}}', "", "'id' .*twice .*{'id': 'q1'}"),
+    ("a key twice, beside an id", b'{"a": {"x": 1, "x": [[1]], "id": "q7"}}', "", "'x' .*twice .*{'id': 'q7'}"),
+    ("a key twice, without an id", b'{"a": [{"y": {"z": [1]}, "x": 1, "x": 2}]}', "", "'x' .*twice .*{'x': 1, 'y': "),
 ]
 
 
@@ -90,7 +92,12 @@ def test_text_is_utf8_and_loses_its_byte_order_mark(tmp_path):
 
 @pytest.mark.parametrize(
     ("raw", "says"),
-    [(b"%PDF-1.7\n", "a PDF; .*text"), (b"PK\x03\x04\x14", "office document"), (b"\x1f\x8b\x08", "gunzip")],
+    [
+        (b"%PDF-1.7\n", "a PDF; .*text"),
+        (b"PK\x03\x04\x14", "office document"),
+        (b"\x1f\x8b\x08", "gunzip"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer, .*`git lfs pull`"),
+    ],
 )
 def test_a_document_that_is_not_text_is_named(tmp_path, raw, says):
     (tmp_path / "a.txt").write_bytes(raw)

@@ -432,10 +432,13 @@ NO_NAMES = "line 1: expected the names of the columns, such as id, .*; found '"
         (b"id|question|context|answer\nx|y|z|z\n", rf"{NO_NAMES}id\|question\|"),
         (b"question,answer\nx,y\n", f"{NO_NAMES}question,answer'"),
         (b"\n", f"{NO_NAMES}'"),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 1\n", r"input.csv: is a git-LFS pointer, .*`git lfs pull`"),
+        (b"\n<!DOCTYPE html>\n<html>, context, question\n", r"input.csv: looks like HTML .*download the raw file"),
     ],
 )
 def test_what_cannot_be_converted_is_named(tmp_path, raw, says):
-    file = write(tmp_path, raw, "input.csv" if says.startswith(NO_NAMES) else "input.json")
+    is_table = says.startswith((NO_NAMES, "input.csv"))
+    file = write(tmp_path, raw, "input.csv" if is_table else "input.json")
     for read in (read_squad, convert):
         with pytest.raises(BadInput, match=says):
             read(file)

@@ -133,6 +133,28 @@ def test_minilm_is_read_alike_from_each_of_its_files_and_as_transformers_reads_i
     assert all(encode(alone, text) == encode(both, text) for text in TEXTS)
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (uncased([*VOCABULARY, *"ABC"]), f"{CONFIG}: do_lower_case: true, but 3 of "),
+        (uncased(do_lower_case=False), f"{CONFIG}: do_lower_case: false, but no token has a capital"),
+        (
+            {"tokenizer.json": json_tokenizer([*VOCABULARY, *"ABC"])},
+            "tokenizer.json: normalizer.lowercase: true, but 3 of ",
+        ),
+        (uncased([*VOCABULARY, "A"]), ""),  # one stray capital
+        (uncased([*VOCABULARY, *"ABC"], do_lower_case=False), ""),
+        (uncased([*SPECIAL_TOKENS, "\u4e00", "##\u4e8c"], do_lower_case=False), ""),  # letters without case
+        (VOCAB, ""),
+    ],
+)
+def test_a_casing_that_contradicts_the_vocabulary_is_a_warning(tmp_path, files, says, capsys):
+    load_tokenizer(written(tmp_path / "model", files))
+    warnings = capsys.readouterr().err
+    assert warnings.startswith(f"warning: {tmp_path / 'model'}{os.sep}{says}") if says else warnings == ""
+    assert warnings.count("\n") == bool(says)
+
+
 # ---- a vocab.txt whose casing no file states
 
 
@@ -252,6 +274,10 @@ REFUSED = {
     "no tokenizer at all": ({"config.json": b"{}"}, "has neither tokenizer.json nor vocab.txt"),
     "empty vocab.txt": ({"vocab.txt": b""}, r"vocab.txt: \[CLS\]"),
     "latin-1": ({"vocab.txt": lines(VOCABULARY) + b"caf\xe9\n"}, r"vocab.txt: byte \d+: is not UTF-8"),
+    "an LFS pointer": (
+        {"vocab.txt": b"version https://git-lfs.github.com/spec/v1\n"},
+        "vocab.txt: is a git-LFS pointer",
+    ),
     "UTF-16": ({"vocab.txt": lines(VOCABULARY).decode().encode("utf-16")}, "vocab.txt: byte 0: is not UTF-8"),
     **{f"no {t}": ({"vocab.txt": without(t)}, f"vocab.txt: .{t[1:-1]}.: is not in") for t in SPECIAL_TOKENS},
     "settings broken": (VOCAB | {CONFIG: b"{"}, f"{CONFIG}: line 1"),
