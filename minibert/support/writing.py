@@ -17,6 +17,17 @@ from minibert.support.errors import BadInput
 from minibert.support.streams import tell
 
 
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Give an OSError the name of the file if it has none: of a full disk the system says only that it is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
 def write_json(file: Path, content: object) -> None:
     """Write indented JSON in a folder that is not in use yet, not atomically; ValueError for NaN and infinite numbers.
 
@@ -40,9 +51,10 @@ def write_together(texts: dict[Path, str]) -> None:
     temporaries = {temporary_name(file): file for file in texts}
     try:
         for temporary, file in temporaries.items():
-            with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as opened:
-                opened.write(texts[file])
-            sync_to_disk(temporary)
+            with naming(file):
+                with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as opened:
+                    opened.write(texts[file])
+                sync_to_disk(temporary)
         for temporary, file in temporaries.items():
             os.replace(temporary, file)
     except BaseException:  # a signal, too, leaves nothing behind
@@ -67,9 +79,10 @@ def replacing(file: Path) -> Iterator[TextIO]:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(file)
     try:
-        with open(temporary, "x", encoding="utf-8") as opened:
-            yield opened
-        sync_to_disk(temporary)
+        with naming(file):
+            with open(temporary, "x", encoding="utf-8") as opened:
+                yield opened
+            sync_to_disk(temporary)
         os.replace(temporary, file)
     except BaseException:
         if temporary.exists() and temporary.stat().st_size:
@@ -94,7 +107,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     aside = temporary_name(target.absolute())
     try:
         aside.mkdir()
-        yield aside
+        with naming(target):
+            yield aside
         for path in (*aside.iterdir(), aside):
             sync_to_disk(path)
         aside.rename(target)

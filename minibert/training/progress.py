@@ -16,7 +16,7 @@ from minibert.support import ranks
 from minibert.support.errors import BadInput
 from minibert.support.files import parse_json, regular
 from minibert.support.streams import deliver, printable
-from minibert.support.writing import write_atomically
+from minibert.support.writing import naming, write_atomically
 
 
 def say(line: str) -> None:
@@ -45,10 +45,11 @@ def log(run: Path, step: int, epoch: float, board: Any = None, **values: float) 
     """Append a line to the run's metrics.jsonl, and its values to TensorBoard's files if there are any."""
     if ranks.is_main():
         line = {"step": step, "epoch": round(epoch, 4)} | values
-        with open(run / "metrics.jsonl", "a", encoding="utf-8", opener=regular) as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint that follows says that the line is there
+        file = run / "metrics.jsonl"
+        with naming(file), open(file, "a", encoding="utf-8", opener=regular) as opened:
+            opened.write(json.dumps(line, allow_nan=False) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())  # a checkpoint that follows says that the line is there
         for name, value in values.items() if board else ():
             board.add_scalar(name, value, step)
 

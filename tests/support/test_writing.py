@@ -1,5 +1,6 @@
 """Files are written completely or not at all, and only where they are not in the way of others."""
 
+import errno
 import os
 from unittest.mock import Mock
 
@@ -48,6 +49,21 @@ def test_files_of_one_call_are_all_on_the_disk_before_the_first_changes(tmp_path
     with pytest.raises(type(error)):
         write_together(dict.fromkeys(old, "new"))
     assert {file: file.read_text() for file in sorted(tmp_path.iterdir())} == old
+
+
+@pytest.mark.parametrize("name", ["write", "replacing", "new_folder"])
+def test_an_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch, name):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    if name == "write":
+        monkeypatch.setattr(os, "fsync", Mock(side_effect=full))
+    with pytest.raises(OSError) as caught:
+        if name == "write":
+            write_atomically(tmp_path / "a.json", "{}")
+        else:
+            with getattr(writing, name)(tmp_path / "a.json"):
+                raise full
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: {str(tmp_path / 'a.json')!r}"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_on_windows_a_folder_is_not_synced_and_a_file_is_opened_for_writing(tmp_path, monkeypatch):
