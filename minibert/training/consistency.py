@@ -32,11 +32,12 @@ def resumed_settings(checkpoint: Path, given: dict[str, Any]) -> Settings:
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}  # as it is saved
     may_change = {field.name for field in dataclasses.fields(Settings) if field.metadata.get("may_change")}
     given = {name: value for name, value in given.items() if value is not None or name in may_change}  # None: a default
-    for name, now in given.items():
-        before = getattr(saved, name)
-        if now != before and name not in may_change:
-            what = f"expected {before}, as in {checkpoint}, found {now}; --resume needs the same"
-            raise BadInput(f"--{name}", "", what)
+    fixed = {name: (getattr(saved, name), now) for name, now in given.items() if name not in may_change}
+    different = [(f"--{name}", f"expected {one}, found {now}") for name, (one, now) in fixed.items() if now != one]
+    if different:
+        flag, first = different[0]
+        others = "".join(f"; {other}: {what}" for other, what in different[1:])
+        raise BadInput(flag, "", f"{first}{others}; --resume needs the same as in {checkpoint}")
     return dataclasses.replace(saved, **given)
 
 

@@ -131,6 +131,9 @@ def test_only_some_settings_may_change_when_a_run_is_resumed(tmp_path):
     ):
         with pytest.raises(BadInput, match=f"--{next(iter(change))}: .*--resume needs the same"):
             resumed_settings(tmp_path, change)
+    both = r"^--seed: expected 42, found 43; --epochs: expected \d+, found 9; --resume needs the same as in "
+    with pytest.raises(BadInput, match=both):
+        resumed_settings(tmp_path, {"seed": 43, "epochs": 9})
 
 
 def test_the_run_folder_follows_from_the_settings(tmp_path):
