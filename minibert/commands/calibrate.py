@@ -43,6 +43,7 @@ class CalibrateOptions(CheckpointSettings, WindowSettings, AnswerSettings, Machi
     """Fit a model's null threshold and its confidence on data that training has not seen."""
 
     data: str | None = option(None, "SQuAD JSON that the model was not trained on", metavar="FILE")
+    skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     max_questions: int | None = option(None, "fit on the first N questions only", least=1)
     null_score_diff_threshold: float | None = option(None, "store this threshold; without it, the best is fitted")
 
@@ -73,7 +74,8 @@ def calibrate(folder: Path, options: CalibrateOptions) -> None:
         raise BadInput(file, "", "is a link, as in the hub's cache; copy the model to a folder and calibrate that")
     check_target(file, lambda: True)
     data = Path(str(options.data))
-    examples = read_squad(data, version_2_with_negative=options.version_2_with_negative)[: options.max_questions]
+    rules = options.skip_bad_records, options.version_2_with_negative
+    examples = read_squad(data, False, *rules)[: options.max_questions]
     if not has_golds(examples):
         raise BadInput(data, "", "has no answers: there is nothing to fit on")
     sha256 = fingerprint(data)["sha256"]

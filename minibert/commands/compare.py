@@ -36,6 +36,7 @@ class CompareOptions(MachineSettings):
 
     systems: Sequence[str] = option((), "predictions file, folder of one, or model", metavar="SYSTEM", positional=2)
     data: str | None = option(None, "SQuAD JSON that both answer; required", metavar="FILE")
+    skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     show: int = option(5, "print this many questions that only one of them answers right, for each", least=0)
 
 
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.read(CompareOptions, "compare", words)
     if options.data is None:
         raise BadInput("--data", "", "name the SQuAD file that both answer")
-    examples = read_squad(options.data, version_2_with_negative=True)
+    examples = read_squad(options.data, skip_bad_records=options.skip_bad_records, version_2_with_negative=True)
     if not has_golds(examples):
         raise BadInput(options.data, "", "has no answers: there is nothing to compare by")
     is_v2 = needs_version_2(examples, True)

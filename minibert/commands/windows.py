@@ -30,6 +30,7 @@ class WindowsOptions(WindowSettings):
     data: Sequence[str | Path] = option((), "SQuAD JSON, v1.1 or v2.0", metavar="FILE")
     model: str = option(DEFAULT_MODEL, "the model whose tokenizer to use", metavar="NAME_OR_DIR")
     revision: str | None = option(None, REVISION, metavar="REV")
+    skip_bad_records: bool = option(False, "drop and count questions with faults instead of stopping")
     show: int = option(0, "print the first N questions' windows", least=0)
 
 
@@ -38,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not options.data:
         raise BadInput("--data", "", "name the SQuAD file to cut into windows")
     # As in training, where ids may repeat; and no question needs a mark to be looked at.
-    examples = read_squad(options.data, training=True, version_2_with_negative=True)
+    examples = read_squad(options.data, True, options.skip_bad_records, version_2_with_negative=True)
     folder = find_folder(options.model, options.revision)
     tokenizer, options = load_tokenizer(folder), flags.fitted(options, folder)
     windows = make_windows(examples, tokenizer, *options.sizes)

@@ -138,3 +138,13 @@ def test_a_model_without_a_trained_head_is_refused_by_its_name(command, tiny_fol
     tensors = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if "qa_outputs" not in k}, folder / "model.safetensors")
     command("calibrate", "--ckpt", folder, "--data", data, *WORDS).assert_refused(f"--model {folder}")
+
+
+def test_bad_questions_are_dropped_when_asked(command, checkpoint, data):
+    content = json.loads(data.read_text("utf-8"))
+    content["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] = 999
+    data.write_text(json.dumps(content), "utf-8")
+    words = ["calibrate", "--ckpt", checkpoint, "--data", data, *WORDS]
+    command(*words).assert_refused("999")
+    done = command(*words, "--skip_bad_records")
+    assert done.code == 0 and done.result["fitted_on"]["questions"] == 23 and "dropped 1 question" in done.err

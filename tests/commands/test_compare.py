@@ -81,3 +81,14 @@ def test_terminal_codes_in_ids_and_names_are_shown_and_not_obeyed(command, tmp_p
     (tmp_path / "toy.json").write_text(json.dumps(data), "utf-8")
     done = command("compare", "a", code, "--data", "toy.json")
     assert done.code == 0 and not set(code) - set("[2J") & set(done.out) and "\\x1b" in done.out
+
+
+def test_bad_questions_are_dropped_when_asked(command, data, tmp_path):
+    (tmp_path / "predictions.json").write_text(json.dumps({f"q{i}": "clock" for i in range(25)}), "utf-8")
+    content = json.loads(data.read_text("utf-8"))
+    content["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] = 999
+    data.write_text(json.dumps(content), "utf-8")
+    words = ["compare", tmp_path / "predictions.json", tmp_path / "predictions.json", "--data", data]
+    command(*words).assert_refused("999")
+    done = command(*words, "--skip_bad_records")
+    assert done.code == 0 and done.result["total"] == 24 and "dropped 1 question" in done.err

@@ -70,3 +70,13 @@ def test_terminal_codes_in_ids_questions_and_contexts_are_shown_and_not_obeyed(c
     (tmp_path / "data.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}), "utf-8")
     done = command("windows", "--data", tmp_path / "data.json", "--model", vocab_folder, "--show", 1)
     assert done.code == 0 and "\\x1b[2J" in done.out and not {"\x1b", "\x9b"} & set(done.out)
+
+
+def test_bad_questions_are_dropped_when_asked(command, vocab_folder, data):
+    content = json.loads(data.read_text("utf-8"))
+    content["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] = 999
+    data.write_text(json.dumps(content), "utf-8")
+    words = ["windows", "--data", data, "--model", vocab_folder]
+    command(*words).assert_refused("999")
+    done = command(*words, "--skip_bad_records")
+    assert done.code == 0 and done.result["questions"] == 24 and "dropped 1 question" in done.err
