@@ -10,6 +10,7 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -79,16 +80,19 @@ def score_question(
 
 def score(
     examples: Sequence[Example],
-    predictions: Mapping[str, str],
-    null_odds: Mapping[str, float] | None = None,
+    predictions: Mapping[Any, str],
+    null_odds: Mapping[Any, float] | None = None,
     threshold: float = OFFICIAL_THRESHOLD,
     metric_language: str | None = None,
 ) -> dict[str, float]:
     """Official scores, in percent. The v2.0 rules hold if a question is marked as impossible or has no answers.
 
-    null_odds, threshold: see `score_version_2`; v1.1 has neither. metric_language: a key of `LANGUAGES`.
+    predictions, null_odds: by the questions' ids; a number stands for its text. null_odds, threshold: see
+    `score_version_2`; v1.1 has neither. metric_language: a key of `LANGUAGES`.
     """
     languages.check_language(metric_language)
+    predictions = by_text_id(predictions, "predictions")
+    null_odds = None if null_odds is None else by_text_id(null_odds, "null odds")
     if not has_golds(examples):
         raise BadInput("data", "", "has no answers and no is_impossible: there is nothing to score against")
     if needs_version_2(examples, True):
@@ -96,6 +100,15 @@ def score(
     if null_odds is not None:
         raise BadInput("null odds", "", "every question has an answer, as in SQuAD v1.1, which knows no null odds")
     return score_version_1(examples, predictions, metric_language)
+
+
+def by_text_id(values: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """The values with their ids as strings, as examples have them; BadInput if two ids become one."""
+    texts = {str(key): value for key, value in values.items()}
+    if len(texts) < len(values):
+        again = Counter(map(str, values)).most_common(1)[0][0]
+        raise BadInput(name, again, "is the id of two entries, as a number and as a string; remove one")
+    return texts
 
 
 def has_golds(examples: Sequence[Example]) -> bool:

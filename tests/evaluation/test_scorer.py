@@ -5,6 +5,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -245,3 +246,16 @@ def test_both_versions_follow_the_written_rules_on_drawn_pairs():
         assert (exact, f1_score) == (predicted in kept, pytest.approx(best, abs=1e-12)), (prediction, golds)
         empty[1] += not predicted and f1_score == 1
     assert min(empty) > 50
+
+
+@pytest.mark.parametrize("is_impossible", [None, True])  # v1.1 and v2.0
+def test_numbers_as_ids_are_their_texts_and_two_equal_ones_are_refused(is_impossible):
+    examples = [example("1788", name="70211"), *[replace(IMPOSSIBLE, id="7")] * bool(is_impossible)]
+    texts = {70211: "1788", "7": ""}
+    odds = {70211: -1.0, 7: 1.0} if is_impossible else None
+    assert score(examples, texts, odds, 0.0)["f1"] == 100.0
+    with pytest.raises(BadInput, match="predictions: 70211: is the id of two"):
+        score(examples, texts | {"70211": "x"}, odds)
+    if odds:
+        with pytest.raises(BadInput, match="null odds: 7: is the id of two"):
+            score(examples, texts, odds | {"7": 0.0})
