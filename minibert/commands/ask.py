@@ -72,6 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = flags.make(AskOptions, given)
     check(options)
     documents = read_documents(options)
+    check_texts(options, documents)
     if options.explain is not None:
         check_explain(options.explain, documents)
     folder = find_folder(str(options.ckpt), options.revision)
@@ -152,6 +153,15 @@ def read_documents(options: AskOptions) -> dict[str, str]:
         else:
             documents[name] = read_text(name)
     return documents
+
+
+def check_texts(options: AskOptions, documents: dict[str, str]) -> None:
+    """BadInput with the flag or the file of a text that cannot be used. A document may be empty, a question not."""
+    if options.question is not None and (fault := text_fault(options.question)):
+        raise BadInput("--question", "", fault)
+    for name, text in documents.items():
+        if fault := text_fault(text, may_be_blank=True):
+            raise BadInput({"": "--context", "-": "stdin"}.get(name, name), "", fault)
 
 
 def answer_questions(reader: QuestionAnswering, documents: dict[str, str], options: AskOptions) -> None:

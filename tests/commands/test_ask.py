@@ -118,6 +118,21 @@ def test_an_unprintable_question_does_not_end_the_session(ask):
     assert done.code == 0 and len(done.out.splitlines()) == 1 and "visible character" in done.err
 
 
+def test_a_text_that_cannot_be_used_is_named_by_its_flag_or_file(ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minibert.text.records.MOST_CHARACTERS", 99)
+    for name, size in (("a.txt", 9), ("b.txt", 100)):
+        (tmp_path / name).write_text("a" * size, "utf-8")
+    ask("--context", CONTEXT[:90], "--question", " ").assert_refused(
+        "^error: --question: must be a string with a visible"
+    )
+    ask("--context", "a" * 100, "--question", WHO).assert_refused("^error: --context: has 100 characters")
+    ask("--context_file", "a.txt", "b.txt").assert_refused("^error: b.txt: has 100 characters")
+    ask("--context_file", "-", "--question", WHO, stdin=b"a" * 100).assert_refused("^error: stdin: has 100 characters")
+    (tmp_path / "b.txt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n")
+    ask("--context_file", "a.txt", "b.txt", "--question", WHO).assert_refused("b.txt: is a git-LFS pointer")
+
+
 def test_an_empty_context_has_the_empty_answer(ask, expected):
     empty = {"score": pytest.approx(1), "start": 0, "end": 0, "answer": ""}
     assert ask("--question", WHO, "--context", "", "--json").records == [empty]
