@@ -20,16 +20,12 @@ MOST_UNKNOWN = 0.05  # share of [UNK] above which a warning is due
 
 
 def count_unread(examples: Sequence[Example], windows: Windows, tokenizer: Tokenizer) -> Counter[str]:
-    """Count the `tokens` of questions and contexts in all windows, those that are `unknown` ([UNK]), and the questions
-    that are `truncated`.
-    """
+    """Tokens of questions and contexts in all windows, the `unknown` ones among them, and `truncated` questions."""
     specials = 3 * len(windows)  # [CLS] and two [SEP]
     unknown = int((windows.ids == tokenizer.unk_id).sum())
     kept = windows.context_start[np.searchsorted(windows.example, np.arange(len(examples)))] - 2  # of each question
-    most = int(kept.max(initial=0))
-    longest = [
-        example.question.strip() for example, size in zip(examples, kept) if size == most
-    ]  # all truncated ones are among them
+    most = int(kept.max(initial=0))  # all truncated questions have this length: only these are encoded again
+    longest = [example.question.strip() for example, size in zip(examples, kept) if size == most]
     truncated = sum(len(ids) > most for ids, _ in tokenizer.encode(longest))
     return Counter(tokens=len(windows.ids) - specials, unknown=unknown, truncated=truncated)
 
