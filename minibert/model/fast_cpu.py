@@ -3,7 +3,7 @@
 In: a model of `bert.py` on a CPU. Out: the same model with some functions and modules replaced. `prepare.py` calls
 `use_fast_kernels`, and for answering `pack_weights`; without these lines everything works, but slower. What each buys:
 
-    attention_on_cpu  Training: avoids a fused kernel that takes a slow path as soon as dropout is on.
+    attention_on_cpu  Training, and answering in bfloat16: avoids a fused kernel where it is slower than plain products.
     CheapDropout      Training with dropout: spends 16 random bits on an element instead of a whole draw of torch's
                       generator. What these two gain: `python -m benchmarks --data FILE`, rows `training` and
                       `training_no_dropout`.
@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, Layer, attention_by_hand, attention_fused
-from minibert.support.machine import has_fast_bfloat16
+from minibert.support.machine import has_amx, has_fast_bfloat16
 from minibert.support.streams import first_line, tell
 
-SCORES_BYTES = 8 * 2**20  # of attention scores that training works on at once
+SCORES_BYTES = 8 * 2**20  # of attention scores that are worked on at once
 
 
 def use_fast_kernels(model: BertForQuestionAnswering) -> None:
@@ -42,13 +42,14 @@ def layers_of(model: BertForQuestionAnswering) -> list[Layer]:
 
 
 def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
-    """Attention by hand in training, a few windows at a time; fused otherwise.
+    """Attention by hand, a few windows at a time, in training, and in bfloat16 without AMX; fused otherwise.
 
-    The fused kernel has no dropout on a CPU, and its backward pass in bfloat16 is slower than plain matrix products. By
-    hand, several operations pass over the scores (B, H, T, T). The scores of a few windows stay in the cache between
-    these passes, and take less memory.
+    On a CPU the fused kernel has no dropout, and in bfloat16 its backward pass is slower than plain matrix products; so
+    is its forward pass on a CPU without AMX. By hand, several operations pass over the scores (B, H, T, T). The scores
+    of a few windows stay in the cache between these passes, and take less memory.
     """
-    if not dropout.training:
+    is_slow_fused = query.dtype is torch.bfloat16 and not has_amx()
+    if not dropout.training and not is_slow_fused:
         return attention_fused(query, key, value, mask, dropout)
     B, H, T, _ = query.shape
     windows = max(1, SCORES_BYTES // (H * T * T * query.element_size()))  # in each chunk

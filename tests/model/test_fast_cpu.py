@@ -92,6 +92,31 @@ def test_attention_in_chunks_is_attention(monkeypatch, is_padded):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("is_training", "dtype", "is_amx", "expected"),
+    [
+        (False, torch.float32, False, "attention_fused"),
+        (False, torch.bfloat16, False, "attention_by_hand"),
+        (False, torch.bfloat16, True, "attention_fused"),
+        (True, torch.float32, False, "attention_by_hand"),
+        (True, torch.bfloat16, True, "attention_by_hand"),
+    ],
+)
+def test_the_fused_kernel_is_taken_where_it_is_faster(monkeypatch, is_training, dtype, is_amx, expected):
+    called = []
+
+    def noted(name):
+        function = getattr(fast_cpu, name)
+        return lambda *arguments: called.append(name) or function(*arguments)
+
+    for name in ("attention_fused", "attention_by_hand"):
+        monkeypatch.setattr(fast_cpu, name, noted(name))
+    monkeypatch.setattr(fast_cpu, "has_amx", lambda: is_amx)
+    tensors = torch.randn(3, 2, 3, 11, 7).to(dtype).unbind()
+    attended = attention_on_cpu(*tensors, None, nn.Dropout(0.0).train(is_training))
+    assert called == [expected] and attended.shape == (2, 3, 11, 7)
+
+
 def test_every_dropout_is_replaced_and_keeps_its_rate_and_mode():
     rates = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "qa_dropout": 0.4}
     model = tiny_model(**rates)
