@@ -80,7 +80,7 @@ class QuestionAnswering:
     ):
         self.model, self.tokenizer = prepare_to_answer(model.eval(), machine), tokenizer
         self.machine, self.defaults, self.answering = machine, defaults, answering
-        self.is_warned = False  # of what the model does not read
+        self.told: set[str] = set()  # warnings of what the model does not read
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -150,8 +150,8 @@ class QuestionAnswering:
     ) -> list[Prediction]:
         """The `top_k` best spans of each example, with their logits.
 
-        is_shown: show how far it has come. counts: adds up what `count_unread` counts; without it, the reader's first
-        call that has something to warn of does so.
+        is_shown: show how far it has come. counts: adds up what `count_unread` counts; without it, the reader itself
+        warns, once of each kind.
         """
         chosen = merge(self.defaults, options)
         length = window_length(chosen["max_seq_len"], self.model.config, "max_seq_len")
@@ -162,12 +162,10 @@ class QuestionAnswering:
             unread.update(count_unread(part, windows, self.tokenizer))
             logits = predict_logits(self.model, windows, self.machine, chosen["batch_size"], is_shown)
             predictions += search(windows, *logits, part, chosen["top_k"], chosen["max_answer_len"])
-        # One question with many texts is one question.
-        unread["truncated"] = min(unread["truncated"], len({example.question for example in examples}))
         if counts is not None:
             counts.update(unread)
-        elif not self.is_warned:
-            self.is_warned = warn_of_unread(unread, "the model")
+        else:
+            warn_of_unread(unread, "the model", self.told)
         return predictions
 
     def rank(

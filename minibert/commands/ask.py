@@ -169,11 +169,11 @@ def answer_questions(reader: QuestionAnswering, documents: dict[str, str], optio
     if options.json:  # as the stream: JSON is UTF-8 whatever the terminal
         open_text("-", "w")
     names, texts = list(documents), list(documents.values())
-    counts, is_warned = Counter[str](), False
+    counts, told = Counter[str](), set[str]()
     for question in [options.question] if options.question is not None else typed_questions():
         spans = max(searched(options), spans_needed(options.top_k, len(texts), options.max_answer_length))
         predictions = reader.predictions(pair(question, texts), {"top_k": spans}, is_shown=True, counts=counts)
-        is_warned = is_warned or warn_of_unread(counts, str(options.ckpt))
+        warn_of_unread(counts, str(options.ckpt), told)
         for one in find_best(predictions, reader, options):
             if options.json:
                 source = {"document": names[one.document]} if len(documents) > 1 else {}

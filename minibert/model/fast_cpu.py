@@ -20,10 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.bert import BertForQuestionAnswering, Layer, attention_by_hand, attention_fused
-from minibert.support.machine import has_amx, has_fast_bfloat16
+from minibert.support.machine import has_fast_bfloat16, processor_flags
 from minibert.support.streams import first_line, tell
 
 SCORES_BYTES = 8 * 2**20  # of attention scores that are worked on at once
+# Whether torch's fused attention in bfloat16 is slower than plain products. Measured with AVX512-BF16 alone; with AMX,
+# and on other CPUs, the fused one is kept.
+IS_FUSED_SLOW = "avx512_bf16" in processor_flags() and "amx_bf16" not in processor_flags()
 
 
 def use_fast_kernels(model: BertForQuestionAnswering) -> None:
@@ -42,14 +45,13 @@ def layers_of(model: BertForQuestionAnswering) -> list[Layer]:
 
 
 def attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
-    """Attention by hand, a few windows at a time, in training, and in bfloat16 without AMX; fused otherwise.
+    """Attention by hand, a few windows at a time, in training, and on some CPUs in bfloat16; fused otherwise.
 
-    On a CPU the fused kernel has no dropout, and in bfloat16 its backward pass is slower than plain matrix products; so
-    is its forward pass on a CPU without AMX. By hand, several operations pass over the scores (B, H, T, T). The scores
-    of a few windows stay in the cache between these passes, and take less memory.
+    On a CPU the fused kernel has no dropout, and its backward pass in bfloat16 is slower than plain matrix products; on
+    some, its forward pass is, too (IS_FUSED_SLOW). By hand, several operations pass over the scores (B, H, T, T). The
+    scores of a few windows stay in the cache between these passes, and take less memory.
     """
-    is_slow_fused = query.dtype is torch.bfloat16 and not has_amx()
-    if not dropout.training and not is_slow_fused:
+    if not dropout.training and not (IS_FUSED_SLOW and query.dtype is torch.bfloat16):
         return attention_fused(query, key, value, mask, dropout)
     B, H, T, _ = query.shape
     windows = max(1, SCORES_BYTES // (H * T * T * query.element_size()))  # in each chunk

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 from minibert.support.errors import BadInput
 
 NOT_JSON = " is not a JSON value"
+SHORT = reprlib.Repr()
+SHORT.maxlevel = 2  # an object's values, and not what they hold
 
 # What a file that is not the text it should be starts with.
 NOT_TEXT = {
@@ -111,7 +113,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        named = reprlib.repr(dict([pair for pair in pairs if pair[0] == "id"] or pairs[:2]))  # to find it by
+        named = SHORT.repr(dict([pair for pair in pairs if pair[0] == "id"] or pairs[:2]))  # to find it by
         raise ValueError(f"the key {key!r} appears twice in one object, the one with {named}")
     return result
 

@@ -24,7 +24,8 @@ MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 MODEL_FILES = ("*.safetensors", "*.json", "vocab.txt")
 NOT_CACHED = "not in the hub's cache on this machine"
-ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+).*")  # of a model's page
+# Of a model's page: its name is one word or two, and a folder may follow.
+ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/?#]+(?:/(?!tree\b|blob\b|resolve\b)[^/?#]+)?).*")
 HUB_ID = re.compile(r"([A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
 
@@ -65,7 +66,7 @@ def find_local(name: str, revision: str | None = None) -> Path | None:
             what = "expected a folder, found a file" if os.path.isfile(name) else "no such folder"
             first = name.partition("/")[0]
             if is_hub_id(name) and os.path.isdir(first):
-                what += f"; the hub is not asked, because {first} is a folder here"
+                what += f"; the hub is not asked, because {first} is a folder here: start in another folder"
             raise BadInput(name, "", what)
         if not is_hub_id(name):
             raise BadInput(name, "", "no such folder, and not a valid name on the Hugging Face hub")

@@ -6,7 +6,6 @@ choice follows from what the hardware and torch say, never from a timing: the sa
 
 import contextlib
 import ctypes
-import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -118,12 +117,6 @@ def has_fast_bfloat16() -> bool:
     return (is_arm or is_x86) and bool(ask_onednn())
 
 
-def has_amx() -> bool:
-    """Whether this CPU has a matrix unit for bfloat16."""
-    return "amx_bf16" in processor_flags()
-
-
-@functools.cache  # attention asks at every call
 def processor_flags() -> set[str]:
     """The features that Linux lists for this CPU; an empty set on other systems."""
     file = Path("/proc/cpuinfo")

@@ -109,8 +109,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         aside.mkdir()
         with naming(target):
             yield aside
-        for path in (*aside.iterdir(), aside):
-            sync_to_disk(path)
+            for path in (*aside.iterdir(), aside):
+                sync_to_disk(path)
         aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

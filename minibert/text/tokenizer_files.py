@@ -80,7 +80,8 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         vocab, chosen = parse_vocab(files["vocab.txt"], source), {key: settings.get(key) for key in SETTINGS}
         if chosen["do_lower_case"] is None:
             chosen["do_lower_case"] = settings["do_lower_case"] = not has_capitals(vocab)
-    if what := casing_fault(vocab, is_lower := chosen["do_lower_case"] is not False):
+    is_lower = chosen["do_lower_case"] is not False
+    if what := casing_fault(vocab, is_lower):
         is_stated = stated.get("do_lower_case") is is_lower
         place = f"{folder / SETTINGS_FILE}: do_lower_case" if is_stated else f"{source}: normalizer.lowercase"
         tell(f"warning: {place}: {what}")

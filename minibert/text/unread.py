@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from minibert.support.streams import counted, tell
+from minibert.support.streams import tell
 from minibert.text.records import Example
 from minibert.text.tokenizer import Tokenizer
 from minibert.text.windows import Windows
@@ -30,18 +30,20 @@ def count_unread(examples: Sequence[Example], windows: Windows, tokenizer: Token
     return Counter(tokens=len(windows.ids) - specials, unknown=unknown, truncated=truncated)
 
 
-def warn_of_unread(counts: Mapping[str, int], model: str | os.PathLike) -> bool:
+def warn_of_unread(counts: Mapping[str, int], model: str | os.PathLike, told: set[str] | None = None) -> None:
     """Warn if so many tokens are [UNK] that the model can hardly read the texts, and if questions are truncated.
 
     counts: of `count_unread`, perhaps of several sets of windows together. model: the name of the tokenizer's model.
-    Returns whether there was something to warn of.
+    told: the warnings that were given before, and need not be again; new ones are added.
     """
+    told = set() if told is None else told
     share = counts["unknown"] / max(1, counts["tokens"])
     is_foreign = share > MOST_UNKNOWN and counts["unknown"] > 1  # not for one emoji in a short text
-    if is_foreign:
+    if is_foreign and "unknown" not in told:
+        told.add("unknown")
         lacks = f"the vocabulary of {model} lacks this language or its characters"
         tell(f"warning: {share:.1%} of the tokens are [UNK]: {lacks}")
-    if truncated := counts["truncated"]:
-        remedy = "a larger max_query_length (max_question_len in a pipeline) keeps more"
-        tell(f"warning: truncated {counted(truncated, 'question')} to the tokens that fit; {remedy}")
-    return is_foreign or truncated > 0
+    if counts["truncated"] and "truncated" not in told:
+        told.add("truncated")
+        remedy = "a larger max_query_length (in a pipeline max_question_len) or max_seq_length keeps more"
+        tell(f"warning: questions are truncated to the tokens that fit; {remedy}")

@@ -53,14 +53,18 @@ def assert_same(results, expected) -> None:
         assert results == expected | {"score": pytest.approx(expected["score"], abs=1e-5)}
 
 
-def test_a_reader_warns_once_of_truncated_questions(reader, monkeypatch, capsys):
-    monkeypatch.setattr(reader, "is_warned", False)
+def test_a_reader_warns_once_of_truncated_questions_and_once_of_unknown_words(reader, monkeypatch, capsys):
+    monkeypatch.setattr(reader, "told", set())
     reader("a b", SHORT, max_question_len=2)
     assert capsys.readouterr().err == ""
     for _ in range(2):
         reader.rank("a b c", [SHORT, LONG], max_question_len=2)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: truncated 1 question to the tokens that fit") and "max_question_len" in line
+    assert line.startswith("warning: questions are truncated") and "max_question_len" in line
+    for _ in range(2):
+        reader("a", "\u0e01 \u0e02 \u0e03")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "of the tokens are [UNK]" in line
 
 
 @pytest.mark.parametrize("context", [SHORT, LONG, *ODD])

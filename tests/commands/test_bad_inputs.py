@@ -268,7 +268,7 @@ def test_strange_text_goes_through_each_command_unchanged(call, work):
     done = call(work, f"{EVALUATE} --null_score_diff_threshold 1e9")
     assert (done.code, done.err.count("\n")) == (0, 3) and done.result["NoAns_total"] == len(STRANGE)
     lines = done.err.splitlines()  # the last says by which rules it was scored
-    assert "of the tokens are [UNK]" in lines[0] and f"truncated {len(STRANGE)} questions" in lines[1]
+    assert "of the tokens are [UNK]" in lines[0] and "questions are truncated" in lines[1]
     nbest = json.loads((work / "out/nbest_predictions.json").read_text("utf-8"))
     for paragraph, rows in zip(paragraphs, nbest.values()):
         assert rows and all(paragraph["context"][row["start"] : row["end"]] == row["text"] for row in rows)

@@ -105,20 +105,20 @@ def test_every_command_that_reads_with_a_model_warns_of_a_language_that_it_lacks
 
 
 @pytest.mark.parametrize(
-    ("words", "questions"),
+    "words",
     [
-        ("evaluate --ckpt MODEL --data DATA", "1 question"),
-        ("calibrate --ckpt MODEL --data DATA", "1 question"),
-        ("compare MODEL predictions.json --data DATA", "1 question"),
-        ("windows --model MODEL --data DATA", "1 question"),
-        ("check --model MODEL --data DATA", "1 question"),
-        ("ask --ckpt MODEL --context_file TEXT OTHER --question LONG", "1 question"),
-        ("ask --ckpt MODEL --context_file TEXT", "1 question"),  # typed questions, of which the second is long
-        ("ask --ckpt MODEL --input LINES --batch_size 1", "2 questions"),
+        "evaluate --ckpt MODEL --data DATA",
+        "calibrate --ckpt MODEL --data DATA",
+        "compare MODEL predictions.json --data DATA",
+        "windows --model MODEL --data DATA",
+        "check --model MODEL --data DATA",
+        "ask --ckpt MODEL --context_file TEXT OTHER --question LONG",
+        "ask --ckpt MODEL --context_file TEXT",  # typed questions, of which the second is long
+        "ask --ckpt MODEL --input LINES --batch_size 1",
     ],
 )
 def test_every_command_that_reads_with_a_model_warns_of_truncated_questions(
-    command, tiny_folder, tmp_path, write, monkeypatch, words, questions
+    command, tiny_folder, tmp_path, write, monkeypatch, words
 ):
     monkeypatch.chdir(tmp_path)
     question = 70 * "a "
@@ -130,8 +130,7 @@ def test_every_command_that_reads_with_a_model_warns_of_truncated_questions(
         files[name].write_text("a b c", "utf-8")
     files["LINES"].write_text(2 * (json.dumps({"question": question, "context": "a b c"}) + "\n"), "utf-8")
     done = command(*(files.get(word, word) for word in words.split()), stdin=f"a ?\n{question}\n\n".encode())
-    assert done.code == 0 and done.err.count("truncated") == 1
-    assert f"warning: truncated {questions} to the tokens that fit" in done.err
+    assert done.code == 0 and done.err.count("warning: questions are truncated") == 1
 
 
 @pytest.mark.parametrize(

@@ -93,16 +93,16 @@ def test_attention_in_chunks_is_attention(monkeypatch, is_padded):
 
 
 @pytest.mark.parametrize(
-    ("is_training", "dtype", "is_amx", "expected"),
+    ("is_training", "dtype", "is_slow", "expected"),
     [
-        (False, torch.float32, False, "attention_fused"),
-        (False, torch.bfloat16, False, "attention_by_hand"),
-        (False, torch.bfloat16, True, "attention_fused"),
-        (True, torch.float32, False, "attention_by_hand"),
-        (True, torch.bfloat16, True, "attention_by_hand"),
+        (False, torch.float32, True, "attention_fused"),
+        (False, torch.bfloat16, True, "attention_by_hand"),
+        (False, torch.bfloat16, False, "attention_fused"),
+        (True, torch.float32, True, "attention_by_hand"),
+        (True, torch.bfloat16, False, "attention_by_hand"),
     ],
 )
-def test_the_fused_kernel_is_taken_where_it_is_faster(monkeypatch, is_training, dtype, is_amx, expected):
+def test_the_fused_kernel_is_taken_where_it_is_faster(monkeypatch, is_training, dtype, is_slow, expected):
     called = []
 
     def noted(name):
@@ -111,7 +111,7 @@ def test_the_fused_kernel_is_taken_where_it_is_faster(monkeypatch, is_training, 
 
     for name in ("attention_fused", "attention_by_hand"):
         monkeypatch.setattr(fast_cpu, name, noted(name))
-    monkeypatch.setattr(fast_cpu, "has_amx", lambda: is_amx)
+    monkeypatch.setattr(fast_cpu, "IS_FUSED_SLOW", is_slow)
     tensors = torch.randn(3, 2, 3, 11, 7).to(dtype).unbind()
     attended = attention_on_cpu(*tensors, None, nn.Dropout(0.0).train(is_training))
     assert called == [expected] and attended.shape == (2, 3, 11, 7)
