@@ -40,9 +40,9 @@ FIRST = (
 TESTS = "pip install -e '.[dev]' && pytest"
 # Files that a reader downloads; the guide says where.
 DOWNLOADS = "train-v1.1.json dev-v1.1.json shifts-new-wiki.json shifts-amazon.json shifts-reddit.json".split()
-# Files that `benchmarks.split`, `benchmarks.hold_out` and `benchmarks.join` write, and the reader's own.
+# Files that `benchmarks.split`, `hold_out`, `join` and `negatives` write, and the reader's own.
 MADE = "v2-train.json v2-held.json v2-test.json held.json all.json long-train.json long-held.json".split()
-MADE += ["mine.csv", "mine.json"]
+MADE += ["mine.csv", "mine.json", "negatives.json"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
