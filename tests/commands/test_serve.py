@@ -48,7 +48,7 @@ def test_it_answers_as_the_pipeline_does_and_logs_no_question(server, capfd):
 
 
 def test_a_language_that_the_vocabulary_lacks_is_said_once(server, monkeypatch, capfd):
-    monkeypatch.setattr(server.reader, "is_warned", False)
+    monkeypatch.setattr(server.reader, "told", set())
     for _ in range(2):
         assert ask(server, "\u0e01 \u0e02 ?", "\u0e01 \u0e02")[0] == 200
     assert capfd.readouterr().err.count("of the tokens are [UNK]") == 1
