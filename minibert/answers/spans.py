@@ -274,11 +274,12 @@ def make_predictions(chunk: Chunk, spans: Spans, examples: Sequence[Example]) ->
 
 
 def different_slices(context: str, characters: np.ndarray) -> tuple[np.ndarray, list[int] | slice]:
-    """The spans as slices of the context, over combining marks, and which spans they are: of equal slices the first.
+    """The different slices of the context that the spans cover, and the index of the first span of each.
 
-    Two spans give one slice where a mark is a token of its own, or where several tokens are made from one character.
+    An end is moved over combining marks. So two spans cover the same slice where a mark is a token of its own; also
+    where several tokens are made from one character.
     """
-    if context.isascii():  # most are, and have no marks
+    if context.isascii():  # no marks, and a token for each character at most
         return characters, slice(None)
     first: dict[tuple[int, int], int] = {}
     for i, (start, end) in enumerate(characters.tolist()):

@@ -54,7 +54,7 @@ qa(question="..", context="..")  # {"score": .., "start": .., "end": .., "answer
 def write_card(run: Path) -> None:
     """Write README.md in a run's folder, unless a README.md that is not ours is there, or no checkpoint yet.
 
-    If the checkpoint lacks what the card needs, a warning says so, and the run goes on.
+    Where the checkpoint lacks something that the card needs, a warning is printed and no card is written.
     """
     file = run / "README.md"
     if os.path.lexists(file) and not (file.is_file() and MARK in file.read_text("utf-8", errors="replace")):
